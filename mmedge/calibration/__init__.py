@@ -1,0 +1,1 @@
+"""Calibration over availabilities: sampling, observers, scales, quantization."""

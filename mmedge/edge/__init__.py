@@ -1,0 +1,1 @@
+"""Models, compilation, runtimes and the inference pipeline."""

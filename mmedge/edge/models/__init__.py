@@ -1,0 +1,1 @@
+"""Networks for missing modalities, one file a paper (torch)."""

@@ -1,0 +1,1 @@
+"""Training: tiles and labels, missingness samplers, the fitting loop (torch)."""

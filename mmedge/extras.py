@@ -1,0 +1,33 @@
+"""Late imports of optional dependencies: one function, which names the extra to install."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from mmedge.errors import MissingExtraError
+
+EXTRA = {
+    "torch": "train",
+    "sklearn": "train",
+    "safetensors": "train",
+    "onnx": "export",
+    "onnxruntime": "onnxruntime",
+    "tensorrt": "tensorrt",
+    "torch_tensorrt": "torch-tensorrt",
+    "laspy": "lidar",
+    "pyogrio": "vector",
+    "shapely": "vector",
+    "ray": "batch",
+}
+
+
+def need(module: str) -> ModuleType:
+    """Import `module`; where it is not installed, raise an error that names the extra which brings it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as err:
+        root = module.partition(".")[0]
+        if err.name != root:
+            raise  # installed but broken: let the real error show
+        raise MissingExtraError(f"`{root}` is not installed", hint=f"pip install 'mmedge[{EXTRA[root]}]'") from None

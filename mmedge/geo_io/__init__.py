@@ -1,0 +1,1 @@
+"""Rasters and point clouds in, maps out. Never torch, onnx, tensorrt or openvino."""

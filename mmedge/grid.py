@@ -1,0 +1,90 @@
+"""Where pixels are: `Grid` (shape, affine transform, CRS) and `Window` (a rectangle of its pixels)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Transform = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of pixels. It may reach outside its grid: what lies there is invalid."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def empty(self) -> bool:
+        return self.height <= 0 or self.width <= 0
+
+    def grow(self, margin: int) -> Window:
+        """The window with `margin` more pixels on every side."""
+        return Window(self.row - margin, self.col - margin, self.height + 2 * margin, self.width + 2 * margin)
+
+    def intersect(self, other: Window) -> Window:
+        """The common part; `empty` where there is none."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        bottom = min(self.row + self.height, other.row + other.height)
+        right = min(self.col + self.width, other.col + other.width)
+        return Window(row, col, max(0, bottom - row), max(0, right - col))
+
+    def within(self, other: Window) -> tuple[slice, slice]:
+        """Slices that cut this window out of an array that holds `other`. This window must lie inside it."""
+        row, col = self.row - other.row, self.col - other.col
+        if row < 0 or col < 0 or row + self.height > other.height or col + self.width > other.width:
+            raise ValueError(f"{self} does not lie inside {other}")
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A raster grid: `rows` x `cols` pixels, `transform` (a, b, c, d, e, f) as in affine.Affine, `crs` as WKT.
+
+    x = a * col + b * row + c and y = d * col + e * row + f give the upper left corner of pixel (row, col).
+    """
+
+    rows: int
+    cols: int
+    transform: Transform
+    crs: str
+
+    @property
+    def window(self) -> Window:
+        """The whole grid."""
+        return Window(0, 0, self.rows, self.cols)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.cols
+
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Length of a pixel's sides (along a row, along a column) in units of the CRS."""
+        a, b, _, d, e, _ = self.transform
+        return float(np.hypot(a, d)), float(np.hypot(b, e))
+
+    @property
+    def origin_px(self) -> tuple[int, int]:
+        """(row, col) of the grid's first pixel, counted in pixels from the CRS origin: what lattices are anchored to."""
+        a, _, c, _, e, f = self.transform
+        return (round(f / e) if e else 0, round(c / a) if a else 0)
+
+    def xy(self, row: float, col: float) -> tuple[float, float]:
+        """Coordinates of a pixel corner."""
+        a, b, c, d, e, f = self.transform
+        return a * col + b * row + c, d * col + e * row + f
+
+    def crop(self, window: Window) -> Grid:
+        """The grid of `window` alone."""
+        a, b, _, d, e, _ = self.transform
+        c, f = self.xy(window.row, window.col)
+        return Grid(window.height, window.width, (a, b, c, d, e, f), self.crs)
