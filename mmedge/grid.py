@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor, hypot
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
+# Grids lie off whole pixels by 0, 1/2, 1/3 or 1/4: rounding up from .63 is far from all, so float noise never decides.
+ANCHOR = 0.37
+
+Number = TypeVar("Number", float, npt.NDArray[np.float64])
 Transform = tuple[float, float, float, float, float, float]
 
 
@@ -70,18 +77,25 @@ class Grid:
     def pixel_size(self) -> tuple[float, float]:
         """Length of a pixel's sides (along a row, along a column) in units of the CRS."""
         a, b, _, d, e, _ = self.transform
-        return float(np.hypot(a, d)), float(np.hypot(b, e))
+        return hypot(a, d), hypot(b, e)
 
     @property
     def origin_px(self) -> tuple[int, int]:
-        """(row, col) of the grid's first pixel, counted in pixels from the CRS origin: what lattices are anchored to."""
+        """(row, col) of the first pixel, counted in pixels from the CRS origin: what lattices are anchored to."""
         a, _, c, _, e, f = self.transform
-        return (round(f / e) if e else 0, round(c / a) if a else 0)
+        return (floor(f / e + ANCHOR) if e else 0, floor(c / a + ANCHOR) if a else 0)
 
-    def xy(self, row: float, col: float) -> tuple[float, float]:
-        """Coordinates of a pixel corner."""
+    def xy(self, row: Number, col: Number) -> tuple[Number, Number]:
+        """Coordinates of a place: whole numbers are corners of pixels. Numbers or arrays."""
         a, b, c, d, e, f = self.transform
         return a * col + b * row + c, d * col + e * row + f
+
+    def rowcol(self, x: Number, y: Number) -> tuple[Number, Number]:
+        """The inverse of `xy`: (row, col) of a place, in fractions of a pixel. Numbers or arrays."""
+        a, b, c, d, e, f = self.transform
+        det = a * e - b * d
+        x, y = x - c, y - f
+        return (a * y - d * x) / det, (e * x - b * y) / det
 
     def crop(self, window: Window) -> Grid:
         """The grid of `window` alone."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-Unit = Literal["reflectance", "dB", "m"]
+Unit = Literal["reflectance", "dB", "m", "raw"]
 Derive = Literal["relief"]
 
 # What a derived input is called, channel by channel. `relief`: height above the 5th percentile of the context

@@ -15,9 +15,9 @@ Valid = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Pixels of one window. `data[name]` is (bands, rows, cols) float32 in model units, `valid[name]` (rows, cols) bool.
+    """Pixels of one window. `data[name]` is (bands, rows, cols) float32 in model units.
 
-    True = usable. A modality that the scene lacks is absent from both. Values under False are unspecified.
+    `valid[name]` is (rows, cols) bool, True = usable. A modality that the scene lacks is absent from both. Values under False are unspecified.
     """
 
     window: Window

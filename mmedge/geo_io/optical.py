@@ -1,0 +1,51 @@
+"""Optical imagery: digital numbers to surface reflectance 0..1, and the ways in which the scaling goes wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmedge.errors import UnitError
+from mmedge.geo_io.raster import RasterBand
+from mmedge.tile import Data
+
+# Reflectance seldom passes 1 (snow, glint, clouds): a median above 2 is digital numbers.
+MAX_MEDIAN = 2.0
+# Baseline >= 04.00 adds 1000 DN. No band of a scene that holds any shade or water stays above .095 once it is gone;
+# TerraMesh 433D, which still carries it, has .0969 as its minimum over all bands.
+OFFSET_DARKEST = 0.095
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How a band becomes reflectance, and what had to be assumed for it."""
+
+    band: RasterBand
+    assumption: str | None
+
+
+def reflectance(band: RasterBand) -> Scaling:
+    """Scale of a band: its own tags, else DN / 10000 for integers (DN / 255 for 8 bits), else none for floats."""
+    if band.tagged or np.dtype(band.dtype).kind == "f":
+        return Scaling(band, None)
+    full = 255 if np.dtype(band.dtype).itemsize == 1 else 10000
+    assumption = f"`{band.path.name}` has no scale tag: reflectance read as DN / {full}"
+    return Scaling(band.scaled(1 / full, 0.0), assumption)
+
+
+def check_reflectance(sample: Data, name: str) -> list[str]:
+    """Look at valid pixels (bands, pixels) of a source; return warnings, raise UnitError where it is no reflectance."""
+    if sample.size == 0:
+        return []
+    if np.median(sample) > MAX_MEDIAN:
+        raise UnitError(
+            f"`{name}` is no reflectance: half of its values are above {np.median(sample):.4g}",
+            hint=f"say how to scale it, e.g. `--scale {name}=0.0001` for DN / 10000",
+        )
+    if np.percentile(sample, 0.1, axis=1).min() > OFFSET_DARKEST:
+        return [
+            f"`{name}` has no dark pixel in any band (0.1 % percentile {np.percentile(sample, 0.1):.3f}): the +1000 "
+            f"offset of Sentinel-2 baseline 04.00 may still be in it; if so, add `--scale {name}=0.0001,-0.1`"
+        ]
+    return []

@@ -1,0 +1,36 @@
+"""Radar backscatter in dB, and linear power that passes for it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from mmedge.errors import UnitError
+from mmedge.tile import Data, Valid
+
+Backscatter = Literal["dB", "linear", "amplitude"]
+
+# Linear power is never negative and seldom above 1; backscatter in dB is nearly always below 0.
+LINEAR_SHARE = 0.99
+LINEAR_MEDIAN = 1.0
+
+
+def to_db(data: Data, valid: Valid, given: Backscatter) -> tuple[Data, Valid]:
+    """Backscatter (bands, rows, cols) in dB. Power that is not positive was never measured: invalid."""
+    if given == "dB":
+        return data, valid
+    # GRD border noise is exactly 0, not nodata: log10 would make it -inf.
+    valid = valid & (data > 0).all(axis=0)
+    factor = 20 if given == "amplitude" else 10
+    return factor * np.log10(np.where(valid, data, 1), dtype=np.float32), valid
+
+
+def check_backscatter(sample: Data, name: str) -> list[str]:
+    """Look at valid pixels (bands, pixels) in dB; raise UnitError where they look like linear power."""
+    if sample.size and (sample >= 0).mean() >= LINEAR_SHARE and np.median(sample) < LINEAR_MEDIAN:
+        raise UnitError(
+            f"`{name}` looks like linear power (median {np.median(sample):.3g}, none below 0), dB is wanted",
+            hint=f"add `--unit {name}=linear` (or `{name}=amplitude`) to convert it",
+        )
+    return []

@@ -1,0 +1,86 @@
+"""Several sensors' files -> one scene.tif: float32 in model units, NaN where invalid, bands named `sensor:band`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import Affine
+from rasterio.windows import Window as RasterioWindow
+
+from mmedge.errors import OutputError
+from mmedge.geo_io.raster import GDAL_CACHE_BYTES
+from mmedge.geo_io.scene import Scene
+from mmedge.grid import Grid, Window
+from mmedge.tile import Tile
+
+BLOCK = 256
+UNIT_TAG = {"reflectance": "1", "dB": "dB", "m": "m", "raw": ""}
+
+
+def stack(scene: Scene, output: Path, *, overwrite: bool = False) -> None:
+    """Write a scene as one tiled GeoTIFF on its reference grid. Whole or not at all: `*.part`, fsync, rename."""
+    if output.exists() and not overwrite:
+        raise OutputError(f"`{output}` exists already", hint="add --overwrite, or name another with -o")
+    if not output.parent.is_dir():
+        raise OutputError(f"no such folder: `{output.parent}`", hint=f"mkdir -p {output.parent}")
+    part = output.with_name(output.name + ".part")
+    try:
+        _write(scene, part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, output)
+    except OSError as err:
+        raise OutputError(f"cannot write `{output}`: {err}", hint="choose another folder with -o") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write(scene: Scene, part: Path) -> None:
+    bands = [(sensor, band) for sensor, source in scene.sources.items() for band in source.info.bands]
+    grid = scene.grid
+    profile = {
+        "driver": "GTiff",
+        "dtype": "float32",
+        "count": len(bands),
+        "height": grid.rows,
+        "width": grid.cols,
+        "crs": grid.crs,
+        "transform": Affine(*grid.transform),
+        "nodata": np.nan,
+        "tiled": True,
+        "blockxsize": BLOCK,
+        "blockysize": BLOCK,
+        "compress": "deflate",
+        "predictor": 3,
+        "interleave": "band",
+        "BIGTIFF": "IF_SAFER",
+    }
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), rasterio.open(part, "w", **profile) as out:
+        for index, (sensor, band) in enumerate(bands, start=1):
+            out.set_band_description(index, f"{sensor}:{band}")
+            out.set_band_unit(index, UNIT_TAG[scene.sources[sensor].info.unit])
+        out.update_tags(**_tags(scene))
+        for window in _blocks(grid):
+            tile = scene.read(window)
+            where = RasterioWindow(window.col, window.row, window.width, window.height)
+            out.write(_nan_where_invalid(scene, tile), window=where)
+
+
+def _tags(scene: Scene) -> dict[str, str]:
+    dates = {f"ACQUIRED_{s.upper()}": src.info.acquired for s, src in scene.sources.items() if src.info.acquired}
+    return {**dates, "SOURCES": ", ".join(file.name for file in scene.files)}
+
+
+def _blocks(grid: Grid) -> Iterator[Window]:
+    for row in range(0, grid.rows, BLOCK):
+        for col in range(0, grid.cols, BLOCK):
+            yield Window(row, col, BLOCK, BLOCK).intersect(grid.window)
+
+
+def _nan_where_invalid(scene: Scene, tile: Tile) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    bands = [np.where(tile.valid[name], tile.data[name], np.nan) for name in scene.sources]
+    return np.concatenate(bands).astype(np.float32)

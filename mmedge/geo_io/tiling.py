@@ -1,0 +1,71 @@
+"""Where the network's windows lie on a scene, and how they are bundled into tiles that are read at once.
+
+The lattice is anchored at the CRS origin: neither the tile size nor `--bbox` nor the scene's own corner moves it, so
+none of them can change a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mmedge.bundle import Tiling
+from mmedge.grid import Grid, Window
+
+
+@dataclass(frozen=True, slots=True)
+class IoTile:
+    """A block of `rows` x `cols` network windows.
+
+    `core` is what it answers for (clipped to the region), `read` the union of its windows, halo included; the window
+    (i, j) begins at (read.row + i * step, read.col + j * step).
+    """
+
+    core: Window
+    read: Window
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Network windows of `window_px`, `step_px` apart; each answers for the `step_px` pixels inside its halo."""
+
+    window_px: int
+    halo_px: int
+    origin: tuple[int, int]
+
+    @classmethod
+    def of(cls, tiling: Tiling, grid: Grid) -> Lattice:
+        """The lattice of a bundle on a grid."""
+        return cls(tiling.window_px, tiling.halo_px, grid.origin_px)
+
+    @property
+    def step_px(self) -> int:
+        return self.window_px - 2 * self.halo_px
+
+    def tiles(self, region: Window, cells: int) -> Iterator[IoTile]:
+        """Blocks of at most `cells` x `cells` windows that cover a region of the grid, row by row."""
+        for i0, i1 in self._blocks(region.row, region.height, self.origin[0], cells):
+            for j0, j1 in self._blocks(region.col, region.width, self.origin[1], cells):
+                yield self._tile(region, (i0, i1), (j0, j1))
+
+    def count(self, region: Window, cells: int) -> int:
+        """Number of tiles that `tiles` yields."""
+        rows = sum(1 for _ in self._blocks(region.row, region.height, self.origin[0], cells))
+        return rows * sum(1 for _ in self._blocks(region.col, region.width, self.origin[1], cells))
+
+    def _blocks(self, start: int, length: int, origin: int, cells: int) -> Iterator[tuple[int, int]]:
+        """Ranges of lattice cells [first, last) along one axis, cut at multiples of `cells`."""
+        first = (start + origin) // self.step_px
+        end = -((start + length + origin) // -self.step_px)
+        while first < end:
+            last = min(end, (first // cells + 1) * cells)
+            yield first, last
+            first = last
+
+    def _tile(self, region: Window, i: tuple[int, int], j: tuple[int, int]) -> IoTile:
+        step, halo = self.step_px, self.halo_px
+        rows, cols = i[1] - i[0], j[1] - j[0]
+        covered = Window(i[0] * step - self.origin[0], j[0] * step - self.origin[1], rows * step, cols * step)
+        return IoTile(covered.intersect(region), covered.grow(halo), rows, cols)

@@ -1,0 +1,265 @@
+"""Scenes as people give them: one file, a file per sensor, a STAC Item; matched by name, with units and validity."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from mmedge.errors import BandError, GeoreferenceError, SceneError, UnitError, UsageError
+from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
+from mmedge.grid import Window
+from mmedge.modality import Modality
+
+OPTICAL = Modality(name="optical", bands=("B02", "B03", "B04", "B08"), unit="reflectance", gsd_m=10)
+SAR = Modality(name="sar", bands=("VV", "VH"), unit="dB", gsd_m=10)
+ELEVATION = Modality(name="elevation", bands=("DEM",), unit="m", gsd_m=10, derive="relief")
+WANTED = (OPTICAL, SAR, ELEVATION)
+WHOLE = Window(0, 0, 224, 224)
+
+
+def rewritten(source: Path, target: Path, *, data: Any = None, **changes: Any) -> Path:
+    """A copy of a raster with other pixels, profile entries, descriptions, scales or tags."""
+    with rasterio.open(source) as src:
+        pixels = src.read() if data is None else data
+        descriptions = changes.pop("descriptions", src.descriptions[: len(pixels)])
+        scales, offsets = changes.pop("scales", None), changes.pop("offsets", None)
+        profile = {**src.profile, "count": len(pixels), "dtype": pixels.dtype, **changes}
+        profile.pop("predictor", None)
+        with rasterio.open(target, "w", **profile) as out:
+            out.write(pixels)
+            out.descriptions = descriptions
+            out.scales = scales or [1.0] * len(pixels)
+            out.offsets = offsets or [0.0] * len(pixels)
+    return target
+
+
+def test_one_file_gives_every_sensor_in_model_units(chile: Path) -> None:
+    with open_scene(chile / "scene.tif", WANTED) as scene:
+        assert scene.sensors == ("optical", "sar", "elevation")
+        assert scene.warnings == ()
+        tile = scene.read(WHOLE)
+    with rasterio.open(chile / "optical.tif") as src:
+        digital = src.read([2, 3, 4, 8]).astype(np.float32)
+    np.testing.assert_allclose(tile.data["optical"], digital * 1e-4 - 0.1, atol=1e-6)
+    with rasterio.open(chile / "sar.tif") as src:
+        np.testing.assert_array_equal(tile.data["sar"], src.read())
+    assert all(valid.all() for valid in tile.valid.values())
+
+
+def test_a_file_per_sensor_gives_the_same_pixels(chile: Path) -> None:
+    sources = {name: [chile / f"{name}.tif"] for name in ("optical", "sar", "elevation")}
+    with (
+        open_scene(None, WANTED, SceneOptions(sources=sources)) as apart,
+        open_scene(chile / "scene.tif", WANTED) as one,
+    ):
+        for name in apart.sensors:
+            np.testing.assert_allclose(apart.read(WHOLE).data[name], one.read(WHOLE).data[name], atol=1e-6)
+
+
+def test_bands_are_matched_by_name_whatever_their_order(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "scene.tif") as src:
+        order = list(reversed(range(src.count)))
+        mixed = rewritten(
+            chile / "scene.tif",
+            tmp_path / "mixed.tif",
+            data=src.read()[order],
+            descriptions=[src.descriptions[i] for i in order],
+        )
+    with open_scene(mixed, WANTED) as scene, open_scene(chile / "scene.tif", WANTED) as straight:
+        for name in straight.sensors:
+            np.testing.assert_array_equal(scene.read(WHOLE).data[name], straight.read(WHOLE).data[name])
+
+
+def test_outside_the_scene_nothing_is_valid(chile: Path) -> None:
+    with open_scene(chile / "scene.tif", [SAR]) as scene:
+        inside = scene.read(Window(0, 0, 24, 30))
+        around = scene.read(Window(-40, -34, 64, 64))
+        assert not scene.read(Window(500, 500, 8, 8)).valid["sar"].any()
+    np.testing.assert_array_equal(around.data["sar"][:, 40:, 34:], inside.data["sar"])
+    assert around.valid["sar"].sum() == 24 * 30
+
+
+def test_a_missing_band_is_named_with_what_was_found(chile: Path) -> None:
+    with pytest.raises(BandError, match=r"lacks B99: the model wants B02, B99, found .*optical:B12") as caught:
+        open_scene(chile / "scene.tif", [Modality(name="optical", bands=("B02", "B99"), unit="reflectance", gsd_m=10)])
+    assert "--bands" in caught.value.hint
+
+
+def test_unnamed_bands_are_never_matched_by_position(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "sar.tif") as src:
+        bare = rewritten(chile / "sar.tif", tmp_path / "bare.tif", descriptions=[None] * src.count)
+    with pytest.raises(BandError, match="unnamed band 1"):
+        open_scene(bare, [SAR])
+    with pytest.raises(BandError, match="lacks VV, VH"):
+        open_scene(None, [SAR], SceneOptions(sources={"sar": [bare]}))
+    with open_scene(bare, [SAR], SceneOptions(bands={"sar": ["VV", "VH"]})) as scene:
+        assert scene.sensors == ("sar",)
+    with pytest.raises(UsageError, match="names 1 bands, the files hold 2"):
+        open_scene(bare, [SAR], SceneOptions(bands={"sar": ["VV"]}))
+
+
+def test_a_band_that_is_there_twice_is_an_error(chile: Path, tmp_path: Path) -> None:
+    shutil.copy(chile / "sar.tif", tmp_path / "again.tif")
+    with pytest.raises(BandError, match="`sar:VV` is there 2 times"):
+        open_scene(None, [SAR], SceneOptions(sources={"sar": [chile / "sar.tif", tmp_path / "again.tif"]}))
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, np.nan, -3.3999999521443642e38])
+def test_nodata_of_any_kind_is_invalid(chile: Path, tmp_path: Path, nodata: float) -> None:
+    with rasterio.open(chile / "sar.tif") as src:
+        pixels = src.read()
+    pixels[1, 10:20, 30:40] = np.float32(nodata)
+    with open_scene(rewritten(chile / "sar.tif", tmp_path / "hole.tif", data=pixels, nodata=nodata), [SAR]) as scene:
+        valid = scene.read(WHOLE).valid["sar"]
+    assert not valid[10:20, 30:40].any()
+    assert valid.sum() == 224 * 224 - 100
+
+
+def test_a_mask_band_is_obeyed(chile: Path, tmp_path: Path) -> None:
+    path = rewritten(chile / "sar.tif", tmp_path / "masked.tif")
+    mask = np.full((224, 224), 255, np.uint8)
+    mask[:7] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as out:
+        out.write_mask(mask)
+    with open_scene(path, [SAR]) as scene:
+        np.testing.assert_array_equal(scene.read(WHOLE).valid["sar"], mask > 0)
+
+
+def test_integers_without_a_scale_are_divided_and_it_is_said(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "optical.tif") as src:
+        digital = src.read() - 1000  # free of the baseline's offset
+    plain = rewritten(chile / "optical.tif", tmp_path / "plain.tif", data=np.clip(digital, 1, None).astype(np.uint16))
+    with open_scene(plain, [OPTICAL]) as scene:
+        assert scene.assumptions == ("`plain.tif` has no scale tag: reflectance read as DN / 10000",)
+        assert scene.warnings == ()
+        assert 0 < np.median(scene.read(WHOLE).data["optical"]) < 0.5
+
+
+def test_the_offset_of_baseline_4_is_noticed_and_can_be_taken_out(chile: Path, tmp_path: Path) -> None:
+    raw = rewritten(chile / "optical.tif", tmp_path / "raw.tif")  # DN as delivered, tags dropped
+    with open_scene(raw, [OPTICAL]) as scene:
+        assert len(scene.warnings) == 1
+        assert "--scale optical=0.0001,-0.1" in scene.warnings[0]
+    with open_scene(raw, [OPTICAL], SceneOptions(scale={"optical": (1e-4, -0.1)})) as scene:
+        assert scene.warnings == ()
+        fixed = scene.read(WHOLE).data["optical"]
+    with open_scene(chile / "scene.tif", [OPTICAL]) as scene:
+        np.testing.assert_allclose(fixed, scene.read(WHOLE).data["optical"], atol=1e-6)
+
+
+def test_digital_numbers_stored_as_floats_are_refused(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "optical.tif") as src:
+        floats = src.read().astype(np.float32)
+    with pytest.raises(UnitError, match="no reflectance") as caught:
+        open_scene(rewritten(chile / "optical.tif", tmp_path / "floats.tif", data=floats), [OPTICAL])
+    assert "--scale optical=0.0001" in caught.value.hint
+
+
+def test_linear_radar_is_refused_and_can_be_converted(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "sar.tif") as src:
+        db = src.read()
+    linear = rewritten(chile / "sar.tif", tmp_path / "linear.tif", data=(10 ** (db / 10)).astype(np.float32))
+    with pytest.raises(UnitError, match="linear power") as caught:
+        open_scene(linear, [SAR])
+    assert "--unit sar=linear" in caught.value.hint
+    with open_scene(linear, [SAR], SceneOptions(unit={"sar": "linear"})) as scene:
+        np.testing.assert_allclose(scene.read(WHOLE).data["sar"], db, atol=1e-4)
+
+
+def test_radar_border_noise_that_is_zero_is_invalid(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "sar.tif") as src:
+        power = (10 ** (src.read() / 10)).astype(np.float32)
+    power[0, :, :5] = 0
+    border = rewritten(chile / "sar.tif", tmp_path / "border.tif", data=power)
+    with open_scene(border, [SAR], SceneOptions(unit={"sar": "linear"})) as scene:
+        tile = scene.read(WHOLE)
+    assert not tile.valid["sar"][:, :5].any()
+    assert tile.valid["sar"][:, 5:].all()
+    assert np.isfinite(tile.data["sar"]).all()
+
+
+def test_no_crs_is_an_error_with_a_way_out(chile: Path, tmp_path: Path) -> None:
+    with pytest.raises(GeoreferenceError, match="has no CRS") as caught:
+        open_scene(rewritten(chile / "sar.tif", tmp_path / "nowhere.tif", crs=None), [SAR])
+    assert "rio edit-info --crs" in caught.value.hint
+
+
+def test_a_coarse_scene_is_warned_about(chile: Path, tmp_path: Path) -> None:
+    coarse = rewritten(chile / "sar.tif", tmp_path / "coarse.tif", transform=Affine(30, 0, 7e5, 0, -30, 5.7e6))
+    with open_scene(coarse, [SAR]) as scene:
+        assert "30 m pixels, the model was trained at 10 m" in scene.warnings[0]
+
+
+def test_what_is_no_scene_is_refused(chile: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.tif").write_text("not a raster")
+    for path, said in [
+        (tmp_path / "none.tif", "no such file"),
+        (tmp_path / "text.tif", "not a raster"),
+        (tmp_path, "folder"),
+    ]:
+        with pytest.raises(SceneError, match=said):
+            open_scene(path, WANTED)
+    with pytest.raises(UsageError, match="no scene given"):
+        open_scene(None, WANTED)
+
+
+def test_damaged_pixels_name_the_file_and_the_place(shared_data: Path) -> None:
+    corrupt = shared_data / "open/readers/rasterio/corrupt.tif"
+    with pytest.raises(SceneError, match=r"corrupt\.tif` at rows \d+-\d+, columns \d+-\d+"):
+        open_scene(corrupt, None, SceneOptions(bands={"optical": ["B04", "B03", "B02"]}))
+
+
+def test_available_names_and_aliases(chile: Path) -> None:
+    with open_scene(chile / "scene.tif", WANTED) as scene:
+        assert choose_sensors(scene, ["lidar", "sar"]) == ("sar", "elevation")
+        with pytest.raises(SceneError, match="no such sensor, it has optical, sar, elevation"):
+            choose_sensors(scene, ["thermal"])
+
+
+def item(folder: Path, **assets: dict[str, Any]) -> Path:
+    path = folder / "item.json"
+    found = {"type": "Feature", "id": "chile", "properties": {"datetime": "2020-04-11T10:00:00Z"}, "assets": assets}
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_a_stac_item_is_a_scene(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "sar.tif") as src:
+        rewritten(chile / "sar.tif", tmp_path / "s1.tif", descriptions=[None] * src.count)
+    with rasterio.open(chile / "elevation.tif") as src:
+        rewritten(chile / "elevation.tif", tmp_path / "dem.tif", descriptions=[None] * src.count)
+    path = item(
+        tmp_path,
+        radar={"href": "./s1.tif", "type": "image/tiff", "bands": [{"name": "vv"}, {"name": "vh"}]},
+        dem={"href": "dem.tif", "type": "image/tiff; application=geotiff"},
+        thumbnail={"href": "x.png", "roles": ["thumbnail"]},
+    )
+    with open_scene(path, WANTED) as scene:
+        assert scene.name == "chile"
+        assert scene.sensors == ("sar", "elevation")
+        assert scene.sources["sar"].info.acquired == "2020-04-11T10:00:00Z"
+
+
+@pytest.mark.parametrize("href", ["../secret.tif", "/etc/s1.tif", "http://example.com/s1.tif", "/vsicurl/s1.tif"])
+def test_a_stac_item_points_to_its_own_folder_only(tmp_path: Path, href: str) -> None:
+    with pytest.raises(SceneError, match="points outside its own folder"):
+        open_scene(item(tmp_path, vv={"href": href, "type": "image/tiff"}), WANTED)
+
+
+def test_many_threads_read_the_same_pixels_and_handles_are_closed(chile: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def mean(scene: Scene, row: int) -> float:
+        return float(scene.read(Window(row, 0, 16, 224)).data["optical"].mean())
+
+    with open_scene(chile / "scene.tif", WANTED) as scene, ThreadPoolExecutor(8) as pool:
+        rows = list(range(0, 208, 4)) * 4
+        threaded = list(pool.map(lambda row: mean(scene, row), rows))
+        assert threaded == [mean(scene, row) for row in rows]
