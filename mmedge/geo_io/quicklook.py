@@ -17,8 +17,10 @@ import numpy.typing as npt
 import rasterio
 from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import Resampling
+from rasterio.io import DatasetReader
 
 from mmedge.bundle import LandClass
+from mmedge.errors import GeoreferenceError
 from mmedge.geo_io.ground import pixel_size_m
 from mmedge.geo_io.mapwriter import MapCounts
 from mmedge.grid import Grid
@@ -59,32 +61,41 @@ def write_quicklook(
     """Draw the finished map `map_tif` into `png`: at most 1,600 px on its long side, true proportions on the ground.
 
     `title` is the scene's name, `subtitle` what it was made from. The legend holds the classes that occur, with their
-    share of the scene's area. Raises GeoreferenceError where the map has no place on the Earth.
+    share of the scene's area. A local CRS, whose place on the Earth nobody knows, gets no scale bar.
     """
-    picture, metres_per_px, north_up = _draw_map(Path(map_tif), legend)
+    with rasterio.open(map_tif) as dataset:
+        grid = Grid(dataset.height, dataset.width, tuple(dataset.transform)[:6], dataset.crs.to_wkt())
+        pixel_m = _pixel_m(grid)
+        picture, scale = _draw_map(dataset, legend, pixel_m or grid.pixel_size)
     entries = _entries(legend, counts)
     wide = picture.width > 1.9 * picture.height
     sheet = _Sheet(picture, beside=not wide)
     sheet.header(title, subtitle)
     sheet.legend(entries)
-    sheet.scale_bar(metres_per_px, north_up=north_up)
+    a, b, _, d, e, _ = grid.transform
+    if pixel_m:
+        sheet.scale_bar(scale, north_up=a > 0 and e < 0 and b == d == 0)
     sheet.image.save(png, format="PNG")
 
 
-def _draw_map(map_tif: Path, legend: Sequence[LandClass]) -> tuple[Image.Image, float, bool]:
-    """The map in its colours, metres per pixel of the picture, and whether up is north."""
-    with rasterio.open(map_tif) as dataset:
-        grid = Grid(dataset.height, dataset.width, tuple(dataset.transform)[:6], dataset.crs.to_wkt())
-        metres_x, metres_y = pixel_size_m(grid)
-        width_m, height_m = grid.cols * metres_x, grid.rows * metres_y
-        longest = max(grid.rows, grid.cols)
-        target = LONG_SIDE_PX if longest > SMALL_SIDE_PX else longest * max(1, SMALL_SIDE_PX // longest)
-        metres_per_px = max(width_m, height_m) / min(target, LONG_SIDE_PX)
-        shape = max(1, round(height_m / metres_per_px)), max(1, round(width_m / metres_per_px))
-        smaller = shape[0] < grid.rows
-        classes = dataset.read(1, out_shape=shape, resampling=Resampling.mode if smaller else Resampling.nearest)
-    a, b, _, d, e, _ = grid.transform
-    return _colored(classes, legend), metres_per_px, a > 0 and e < 0 and b == d == 0
+def _pixel_m(grid: Grid) -> tuple[float, float] | None:
+    try:
+        return pixel_size_m(grid)
+    except GeoreferenceError:
+        return None
+
+
+def _draw_map(
+    dataset: DatasetReader, legend: Sequence[LandClass], pixel: tuple[float, float]
+) -> tuple[Image.Image, float]:
+    """The map in its colours and true proportions, and the length of one of its pixels in the unit of `pixel`."""
+    width, height = dataset.width * pixel[0], dataset.height * pixel[1]
+    longest = max(dataset.shape)
+    target = LONG_SIDE_PX if longest > SMALL_SIDE_PX else longest * max(1, SMALL_SIDE_PX // longest)
+    scale = max(width, height) / target
+    shape = max(1, round(height / scale)), max(1, round(width / scale))
+    resampling = Resampling.mode if max(shape) < longest else Resampling.nearest
+    return _colored(dataset.read(1, out_shape=shape, resampling=resampling), legend), scale
 
 
 def _colored(classes: npt.NDArray[np.uint8], legend: Sequence[LandClass]) -> Image.Image:
