@@ -17,7 +17,8 @@ Valid = npt.NDArray[np.bool_]
 class Tile:
     """Pixels of one window. `data[name]` is (bands, rows, cols) float32 in model units.
 
-    `valid[name]` is (rows, cols) bool, True = usable. A modality that the scene lacks is absent from both. Values under False are unspecified.
+    `valid[name]` is (rows, cols) bool, True = usable. A modality that the scene lacks is absent from both. Values under
+    False are unspecified.
     """
 
     window: Window

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small_bundle import write_bundle
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,3 +23,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/data, which is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A convolutional bundle that sees 2 pixels to each side."""
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "small")

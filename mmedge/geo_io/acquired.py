@@ -41,6 +41,12 @@ class Acquisition:
     end: datetime
     source: str
 
+    def __str__(self) -> str:
+        """ISO 8601, as `parse_acquisition` reads it: a day, an instant, or two instants with `/` between."""
+        if self.end - self.start == DAY and self.start == self.start.replace(hour=0, minute=0, second=0):
+            return self.start.date().isoformat()
+        return "/".join(dict.fromkeys(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.start, self.end)))
+
 
 def find_acquisition(name: str, tags: Mapping[str, str]) -> Acquisition | None:
     """The acquisition of a file: from its tags, else its name, else TIFFTAG_DATETIME; None where nothing is certain.

@@ -18,6 +18,8 @@ from mmedge.grid import Grid, Window
 from mmedge.modality import Unit
 from mmedge.tile import Data, Valid
 
+Places = npt.NDArray[np.float64]
+
 # Grids whose corners agree within this share of a pixel are one grid (SpaceNet 6 differs in the 4th digit).
 SAME_GRID_PX = 0.01
 # Places are projected exactly at every 16th pixel of the reference grid and interpolated between: at 10 m pixels the
@@ -93,7 +95,7 @@ class ResampledReader:
         """Shape of the source after block means."""
         return -(-self._grid.rows // self._factor), -(-self._grid.cols // self._factor)
 
-    def _places(self, window: Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def _places(self, window: Window) -> tuple[Places, Places]:
         """(row, col) of the window's pixel centres in block-mean pixels, whole numbers at their centres."""
         rows, first = _nodes(window.row, window.height)
         cols, left = _nodes(window.col, window.width)
@@ -106,7 +108,7 @@ class ResampledReader:
         row, col = (_between(_between(n, first, window.height, 0), left, window.width, 1) for n in nodes)
         return row / self._factor - 0.5, col / self._factor - 0.5
 
-    def _block_window(self, row: npt.NDArray[np.float64], col: npt.NDArray[np.float64]) -> Window:
+    def _block_window(self, row: Places, col: Places) -> Window:
         """Block-mean pixels that bilinear weights at these places touch."""
         top, left = math.floor(row.min()), math.floor(col.min())
         bottom, right = math.floor(row.max()) + 2, math.floor(col.max()) + 2
@@ -130,13 +132,13 @@ class ResampledReader:
         return (total / np.maximum(count, 1)).astype(np.float32), 2 * count >= f * f
 
 
-def _nodes(start: int, length: int) -> tuple[npt.NDArray[np.float64], int]:
+def _nodes(start: int, length: int) -> tuple[Places, int]:
     """Multiples of NODE_PX around a range of pixels, and the range's start counted from the first of them."""
     first, last = start // NODE_PX, -((start + length - 1) // -NODE_PX)
-    return np.arange(first, max(last, first + 1) + 1) * float(NODE_PX), start - first * NODE_PX
+    return np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * NODE_PX, start - first * NODE_PX
 
 
-def _between(nodes: npt.NDArray[np.float64], start: int, length: int, axis: int) -> npt.NDArray[np.float64]:
+def _between(nodes: Places, start: int, length: int, axis: int) -> Places:
     """Linear interpolation between nodes along an axis, at whole pixels from `start` on."""
     pixel = np.arange(start, start + length)
     share = (pixel % NODE_PX / NODE_PX).reshape((-1, 1) if axis == 0 else (1, -1))
@@ -145,9 +147,7 @@ def _between(nodes: npt.NDArray[np.float64], start: int, length: int, axis: int)
     return np.where(share == 0, low, low * (1 - share) + high * share)
 
 
-def _bilinear(
-    values: Data, usable: Valid, row: npt.NDArray[np.float64], col: npt.NDArray[np.float64]
-) -> tuple[Data, Valid]:
+def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Data, Valid]:
     """Values (channels, rows, cols) and validity at fractional places of an array whose invalid pixels are 0."""
     height, width = usable.shape
     r0, c0 = np.floor(row).astype(np.intp), np.floor(col).astype(np.intp)
@@ -162,7 +162,8 @@ def _bilinear(
             weight += w
     nearest = np.clip(np.rint(row), 0, height - 1).astype(np.intp), np.clip(np.rint(col), 0, width - 1).astype(np.intp)
     valid = usable[nearest] & (weight > 0)
-    return total / np.where(valid, weight, 1), valid
+    total /= np.where(valid, weight, np.float32(1))
+    return total, valid
 
 
 def _resolution_ratio(source: Grid, reference: Grid) -> float:

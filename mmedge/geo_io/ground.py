@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ def pixel_size_m(grid: Grid) -> tuple[float, float]:
     steps[:, 0] = (steps[:, 0] + 180) % 360 - 180
     along_row, along_col = np.hypot(*(np.radians(steps) * per_radian).T)
     return float(along_row), float(along_col)
+
+
+def gsd_m(grid: Grid) -> float:
+    """Ground sampling distance at the centre of a grid in metres, the mean of both directions."""
+    width, height = pixel_size_m(grid)
+    return math.sqrt(width * height)
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:

@@ -75,7 +75,7 @@ class MapWriter:
         *,
         legend: Sequence[LandClass],
         order: tuple[str, ...],
-        tags: Mapping[str, str],
+        tags: Mapping[str, str] | None = None,
         nodata: int = 255,
         overviews: bool = True,
         overwrite: bool = False,
@@ -85,7 +85,7 @@ class MapWriter:
         if len(order) > 8:
             raise ValueError(f"8 modalities fit the sensors product, not {len(order)}")
         self._grid, self._outputs, self._nodata = grid, outputs, nodata
-        self._layers = plan_layers(outputs, legend, order, nodata, tags)
+        self._layers = plan_layers(outputs, legend, order, nodata, tags or {})
         self._overviews, self._overwrite = overviews, overwrite
         self._stack = ExitStack()
         self._open: dict[Product, DatasetWriter] = {}
@@ -126,6 +126,11 @@ class MapWriter:
         for product, dataset in self._open.items():
             with _disk_errors(self._layers[product].path):
                 dataset.write(tiles[product].reshape(-1, *window.shape), window=where)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Add provenance that was not known at the start, such as checksums of the inputs; before `finish`."""
+        for dataset in self._open.values():
+            dataset.update_tags(**tags)
 
     def finish(self) -> MapCounts:
         """Compress every product into its part, the map last; return what was written. Later calls only return it."""

@@ -7,7 +7,9 @@ from typing import Protocol, get_args
 import numpy as np
 
 from mmedge.errors import UsageError
-from mmedge.geo_io.align import ShiftedReader, ResampledReader, pixel_shift
+from mmedge.geo_io.acquired import Acquisition
+from mmedge.geo_io.align import ResampledReader, ShiftedReader, pixel_shift
+from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.optical import check_reflectance, reflectance
 from mmedge.geo_io.raster import RasterBand, RasterFile, RasterReader
 from mmedge.geo_io.sar import Backscatter, check_backscatter, to_db
@@ -35,7 +37,7 @@ class RasterSource:
         reference: Grid,
         *,
         backscatter: str = "dB",
-        acquired: str | None = None,
+        acquired: Acquisition | None = None,
     ) -> None:
         self._modality = modality
         self._backscatter = _backscatter(backscatter, modality)
@@ -110,16 +112,3 @@ def _group(
     if shift is not None:
         return where, reader, ShiftedReader(reader, file.grid, shift)
     return where, reader, ResampledReader(reader, file.grid, reference, modality.unit)
-
-
-def gsd_m(grid: Grid) -> float:
-    """Metres per pixel at the middle of a grid, the mean of both directions."""
-    from rasterio.crs import CRS
-
-    width, height = grid.pixel_size
-    crs = CRS.from_wkt(grid.crs)
-    if not crs.is_geographic:
-        return float((width * height) ** 0.5 * crs.linear_units_factor[1])
-    _, latitude = grid.xy(grid.rows / 2, grid.cols / 2)
-    metres = np.pi / 180 * 6371008.8
-    return float((width * height * np.cos(np.radians(latitude))) ** 0.5 * metres)

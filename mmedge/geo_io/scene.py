@@ -11,12 +11,13 @@ import numpy as np
 from rasterio.crs import CRS
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
+from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
+from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.manifest import Manifest, read_manifest
 from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
-from mmedge.geo_io.rastersource import RasterSource, gsd_m
+from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
-from mmedge.geo_io.stac import acquisition_date
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
 from mmedge.tile import Tile
@@ -117,7 +118,8 @@ def open_scene(
         source = RasterSource(by_name[name], bands, found.files, reference, backscatter=backscatter, acquired=date)
         sources[name] = source
         warnings += source.check(reference)
-        warnings += _gsd_warning(by_name[name], reference)
+        if modalities is not None:
+            warnings += _gsd_warning(by_name[name], reference)
     return Scene(name=found.name, grid=reference, sources=sources, warnings=list(dict.fromkeys(warnings)))
 
 
@@ -126,7 +128,7 @@ class _Found:
     name: str
     bands: list[RasterBand]
     files: dict[str, RasterFile]
-    acquired: str | None
+    acquired: Acquisition | None
     warnings: tuple[str, ...]
 
 
@@ -151,7 +153,7 @@ def _gather(path: Path | None, options: SceneOptions) -> _Found:
         name=name,
         bands=[_scaled(band, options) for band in bands],
         files=files,
-        acquired=manifest.acquired if manifest else None,
+        acquired=parse_acquisition(manifest.acquired) if manifest and manifest.acquired else None,
         warnings=manifest.warnings if manifest else (),
     )
 
@@ -197,7 +199,7 @@ def _scaled(band: RasterBand, options: SceneOptions) -> RasterBand:
 
 
 def _modalities_of(bands: Sequence[RasterBand]) -> list[Modality]:
-    """One modality for each sensor that has named bands, all of them in file order."""
+    """One modality for each sensor that has named bands, all of them in file order; the finest grid is preferred."""
     names: dict[str, list[str]] = {}
     for band in bands:
         if band.sensor and band.name:
@@ -269,7 +271,7 @@ def check_georeferenced(file: RasterFile) -> None:
 
 def _gsd_warning(modality: Modality, grid: Grid) -> list[str]:
     ratio = gsd_m(grid) / modality.gsd_m
-    if modality.gsd_m == 1.0 or GSD_RANGE[0] <= ratio <= GSD_RANGE[1]:
+    if GSD_RANGE[0] <= ratio <= GSD_RANGE[1]:
         return []
     return [
         f"the scene has {gsd_m(grid):.3g} m pixels, the model was trained at {modality.gsd_m:g} m: expect worse maps; "
@@ -277,13 +279,14 @@ def _gsd_warning(modality: Modality, grid: Grid) -> list[str]:
     ]
 
 
-def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, RasterFile]) -> str | None:
-    for path in dict.fromkeys(str(band.path) for band in bands):
-        if date := files[path].tags.get(f"ACQUIRED_{sensor.upper()}"):  # written by `mmedge stack`
-            return date
-        if date := acquisition_date(files[path].tags, files[path].path.name):
-            return date
-    return None
+def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, RasterFile]) -> Acquisition | None:
+    """When a sensor's files were acquired: one span for all of them."""
+    mine = [files[path] for path in dict.fromkeys(str(band.path) for band in bands)]
+    stacked = f"ACQUIRED_{sensor.upper()}"  # written by `mmedge stack`
+    return join_acquisitions(
+        parse_acquisition(file.tags[stacked]) if stacked in file.tags else find_acquisition(file.path.name, file.tags)
+        for file in mine
+    )
 
 
 def _found(bands: Sequence[RasterBand]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mmedge.geo_io.acquired import Acquisition
 from mmedge.grid import Window
 from mmedge.tile import Data, Valid
 
@@ -14,16 +15,15 @@ from mmedge.tile import Data, Valid
 class SourceInfo:
     """Facts about a source, for `info`, warnings and the run record.
 
-    `assumptions` are said in so many words (such as a missing scale tag); `acquired` is an ISO 8601 date or None.
+    `assumptions` are said in so many words (such as a missing scale tag); `acquired` None: unknown.
     """
 
     files: tuple[Path, ...]
     bands: tuple[str, ...]
     unit: str
     gsd_m: float
-    acquired: str | None = None
+    acquired: Acquisition | None = None
     assumptions: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
 
 
 class Source(Protocol):

@@ -71,7 +71,7 @@ def _write(scene: Scene, part: Path) -> None:
 
 
 def _tags(scene: Scene) -> dict[str, str]:
-    dates = {f"ACQUIRED_{s.upper()}": src.info.acquired for s, src in scene.sources.items() if src.info.acquired}
+    dates = {f"ACQUIRED_{s.upper()}": str(src.info.acquired) for s, src in scene.sources.items() if src.info.acquired}
     return {**dates, "SOURCES": ", ".join(file.name for file in scene.files)}
 
 

@@ -1,0 +1,82 @@
+"""`mmedge infer`: a scene in, a map out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmedge.cli import options as o
+from mmedge.cli.console import Console
+
+NAME = "infer"
+
+
+def run(
+    scene: o.Scene = None,
+    available: o.Available = None,
+    output: o.Output = None,
+    source: o.Source = None,
+    bands: o.Bands = None,
+    scale: o.Scale = None,
+    unit: o.Unit = None,
+    reference: o.Reference = None,
+    bbox: Annotated[str | None, typer.Option(metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")] = None,
+    aoi: Annotated[o.OptionalPath, typer.Option(help="Polygons to map, in any CRS.")] = None,
+    probs: Annotated[bool, typer.Option("--probs", help="Class probabilities too.")] = False,
+    when: Annotated[str | None, typer.Option("--datetime", help="When the scene was acquired (ISO 8601).")] = None,
+    model: o.Model = "mamol-terra",
+    backend: o.Backend = "auto",
+    precision: o.Precision = "fp32",
+    threads: o.Threads = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Windows a batch; the map does not depend on it.")] = 8,
+    cells: Annotated[
+        int, typer.Option("--tile", min=1, help="Windows along a tile's side; the map does not depend on it.")
+    ] = 8,
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    strict: o.Strict = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> int:
+    """Map a scene with the sensors that it has.
+
+    Example: mmedge infer scene.tif --available sar,optical
+
+    Writes <scene>_map.tif (classes), _confidence.tif, _sensors.tif (which sensors each pixel was made from), .json (a
+    STAC item) and .png (a picture).
+    """
+    from mmedge.edge.infer import Request, plan_run
+    from mmedge.edge.infer import run as map_scene
+
+    console = Console(quiet=quiet, verbose=verbose)
+    request = Request(
+        scene=scene,
+        options=o.scene_options(source, bands, scale, unit, reference),
+        available=tuple(o.commas(available)) or None,
+        output=output,
+        bbox=o.bounds(bbox),
+        aoi=aoi,
+        probs=probs,
+        datetime=when,
+        model=model,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        batch=batch,
+        cells=cells,
+        overwrite=overwrite,
+    )
+    if dry_run:
+        plan = plan_run(request, warn=console.warn)
+        console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
+        return 0
+    with console.progress("mapping") as progress:
+        record = map_scene(request, warn=console.warn, progress=progress.update)
+    for note in record.notes:
+        console.note(f"note: {note}")
+    console.note(record.summary())
+    console.detail(record.timing())
+    console.data(record.document(), str(record.outputs.map), as_json=as_json)
+    return 1 if strict and console.warned else 0

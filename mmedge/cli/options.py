@@ -1,0 +1,126 @@
+"""Flags that several verbs share, each defined once, and the small languages in which their values are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmedge.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmedge.geo_io.scene import SceneOptions
+
+OptionalPath = Path | None
+Scene = Annotated[
+    OptionalPath,
+    typer.Argument(help="A multi-band GeoTIFF with `sensor:band` names, or a STAC Item.", show_default=False),
+]
+Source = Annotated[
+    list[str] | None, typer.Option("--source", metavar="SENSOR=FILE", help="One file of a sensor; repeat for more.")
+]
+Bands = Annotated[
+    list[str] | None,
+    typer.Option("--bands", metavar="SENSOR=B1,B2,...", help="Names of a sensor's bands, in file order."),
+]
+Scale = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scale", metavar="SENSOR=SCALE[,OFFSET]", help="value = SCALE * DN + OFFSET, over the file's own tags."
+    ),
+]
+Unit = Annotated[
+    list[str] | None, typer.Option("--unit", metavar="SENSOR=UNIT", help="Radar as stored: dB, linear or amplitude.")
+]
+Reference = Annotated[
+    str | None, typer.Option("--reference", metavar="SENSOR", help="Whose grid the map is made on.", show_default=False)
+]
+Available = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--available",
+        metavar="SENSORS",
+        envvar="MMEDGE_AVAILABLE",
+        help="Use at most these sensors, e.g. sar,optical. Default: what the pixels offer.",
+    ),
+]
+Output = Annotated[
+    OptionalPath, typer.Option("-o", "--output", help="Default: <scene>_map.tif in this folder.", show_default=False)
+]
+Model = Annotated[
+    str, typer.Option("-m", "--model", envvar="MMEDGE_MODEL", help="A built-in model, or a bundle folder.")
+]
+Backend = Annotated[str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto or openvino.")]
+Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16 or int8.")]
+Threads = Annotated[
+    int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; touch nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no notes.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+Strict = Annotated[bool, typer.Option("--strict", help="A warning makes the exit code 1.")]
+
+
+def commas(values: list[str] | None) -> list[str]:
+    """Repeated or comma-joined values as one list."""
+    return [part.strip() for value in values or [] for part in value.split(",") if part.strip()]
+
+
+def assignments(flag: str, values: list[str] | None) -> dict[str, list[str]]:
+    """`SENSOR=a,b` flags as lists by sensor; the same sensor may come again."""
+    from mmedge.geo_io.bands import sensor_name
+
+    found: dict[str, list[str]] = {}
+    for value in values or []:
+        sensor, equals, rest = value.partition("=")
+        if not equals or not sensor or not rest:
+            raise UsageError(f"`{flag} {value}` is not SENSOR=VALUE", hint=f"e.g. {flag} optical=...")
+        found.setdefault(sensor_name(sensor), []).extend(commas([rest]))
+    return found
+
+
+def scene_options(
+    source: list[str] | None,
+    bands: list[str] | None,
+    scale: list[str] | None,
+    unit: list[str] | None,
+    reference: str | None,
+) -> SceneOptions:
+    """What the flags say about a scene."""
+    from mmedge.geo_io.scene import SceneOptions
+
+    return SceneOptions(
+        sources={k: [Path(p) for p in paths] for k, paths in assignments("--source", source).items()},
+        bands=assignments("--bands", bands),
+        scale={k: _scale(k, v) for k, v in assignments("--scale", scale).items()},
+        unit={k: v[-1] for k, v in assignments("--unit", unit).items()},
+        reference=reference,
+    )
+
+
+def _scale(sensor: str, given: list[str]) -> tuple[float, float]:
+    try:
+        scale, offset = ([float(v) for v in given] + [0.0])[:2]
+    except ValueError:
+        raise UsageError(
+            f"`--scale {sensor}={','.join(given)}` is not SCALE[,OFFSET]", hint="--scale optical=1e-4"
+        ) from None
+    return scale, offset
+
+
+def bounds(text: str | None) -> tuple[float, float, float, float] | None:
+    """`xmin,ymin,xmax,ymax` as numbers."""
+    if text is None:
+        return None
+    try:
+        xmin, ymin, xmax, ymax = (float(v) for v in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"`--bbox {text}` is not xmin,ymin,xmax,ymax", hint="four numbers in the scene's CRS"
+        ) from None
+    if xmin >= xmax or ymin >= ymax:
+        raise UsageError(f"`--bbox {text}` is empty: xmin < xmax and ymin < ymax are wanted", hint="swap the corners")
+    return xmin, ymin, xmax, ymax

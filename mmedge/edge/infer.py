@@ -1,0 +1,270 @@
+"""A scene in, a map out: open, check, predict, write, record."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
+from mmedge.edge.device import threads_available
+from mmedge.edge.predict import Plan, predict
+from mmedge.edge.record import RunRecord
+from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.errors import SceneError, UsageError
+from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
+from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
+from mmedge.geo_io.mapwriter import MapCounts, MapWriter
+from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, refuse_existing
+from mmedge.geo_io.quicklook import write_quicklook
+from mmedge.geo_io.raster import GDAL_CACHE_BYTES
+from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
+from mmedge.geo_io.stac import InputFile, Provenance, map_item, write_item
+from mmedge.geo_io.tiling import Lattice
+from mmedge.grid import Grid, Window
+from mmedge.modality import Availability
+from mmedge.tile import Valid
+
+PRECISIONS = ("fp32", "bf16", "int8")
+Warn = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there."""
+
+    scene: Path | None
+    options: SceneOptions = field(default_factory=SceneOptions)
+    available: tuple[str, ...] | None = None
+    output: Path | None = None
+    bbox: tuple[float, float, float, float] | None = None
+    aoi: Path | None = None
+    probs: bool = False
+    datetime: str | None = None
+    model: str | Path = DEFAULT
+    backend: str = "auto"
+    precision: str = "fp32"
+    threads: int = 0
+    batch: int = 8
+    cells: int = 8
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a request comes to for a scene: the files to write, the window to map, which of its pixels, and when."""
+
+    outputs: Outputs
+    region: Window
+    keep: Callable[[Window], Valid] | None
+    acquired: Acquisition | None
+
+
+def _silent(*_: object) -> None:
+    return None
+
+
+def infer(scene: str | Path | None, output: str | Path | None = None, **wishes: Any) -> RunRecord:
+    """Map a scene from Python: `infer("scene.tif", available=("sar", "optical"))`.
+
+    `wishes` are the fields of `Request`. Warnings go to `warnings.warn`. See `run`.
+    """
+    path, target = (Path(p) if p is not None else None for p in (scene, output))
+    return run(Request(scene=path, output=target, **wishes), warn=lambda text: warnings.warn(text, stacklevel=3))
+
+
+def run(request: Request, *, warn: Warn = _silent, progress: Progress = _silent) -> RunRecord:
+    """Map a scene: writes the files of `plan_outputs`, all or none, and returns what was done.
+
+    Raises an MMEdgeError with a hint for every mistake of input or usage, before any file is written.
+    """
+    start = time.perf_counter()
+    bundle = open_bundle(request.model)
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), _open(request, bundle, warn) as scene:
+        job = _plan(request, scene)
+        threads = request.threads or threads_available()
+        runtime = open_runtime(request.backend, precision=_precision(request, bundle), threads=threads)
+        engines = Engines(bundle, runtime, precision=request.precision, batch=request.batch)
+        with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
+            hashes = pool.submit(_inputs, scene)
+            return _map(request, scene, job, engines, hashes, warn=warn, progress=progress, start=start)
+
+
+def plan_run(request: Request, *, warn: Warn = _silent) -> dict[str, Any]:
+    """What `infer` would read, write and use; touches nothing and fails as the real run would."""
+    bundle = open_bundle(request.model)
+    _precision(request, bundle)
+    with _open(request, bundle, warn) as scene:
+        job = _plan(request, scene)
+        return {
+            "schema": "mmedge.plan/1",
+            "reads": [str(file) for file in scene.files],
+            "writes": [str(path) for path in job.outputs.paths],
+            "sensors": list(scene.sensors),
+            "model": bundle.name,
+            "rows": job.region.height,
+            "cols": job.region.width,
+        }
+
+
+def _open(request: Request, bundle: Bundle, warn: Warn) -> Scene:
+    scene = open_scene(request.scene, bundle.modalities, request.options)
+    if request.available is not None:
+        scene = scene.only(choose_sensors(scene, request.available))
+    for warning in scene.warnings:
+        warn(warning)
+    return scene
+
+
+def _plan(request: Request, scene: Scene) -> _Job:
+    """Outputs and region, checked before any work starts."""
+    outputs = plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
+    refuse_existing(outputs, overwrite=request.overwrite, inputs=scene.files)
+    # Terrain keeps: the date of an elevation model says nothing about the map.
+    acquired = [source.info.acquired for source in scene.sources.values() if source.info.unit != "m"]
+    when = parse_acquisition(request.datetime) if request.datetime else join_acquisitions(acquired)
+    region = scene.grid.window if request.bbox is None else bbox_window(request.bbox, scene.grid)
+    if request.aoi is None:
+        return _Job(outputs, region, None, when)
+    shapes = read_aoi(request.aoi, scene.grid)
+    region = region.intersect(aoi_window(shapes, scene.grid))
+    return _Job(outputs, region, lambda window: aoi_mask(shapes, scene.grid, window), when)
+
+
+def _precision(request: Request, bundle: Bundle) -> str:
+    if request.precision not in PRECISIONS:
+        raise UsageError(f"no precision `{request.precision}`", hint=f"--precision {'|'.join(PRECISIONS)}")
+    if request.precision == "int8" and "int8" not in bundle.precisions():
+        raise UsageError(f"bundle `{bundle.name}` has no int8 graphs", hint="--precision fp32, or bf16")
+    return request.precision
+
+
+def bbox_window(bbox: tuple[float, float, float, float], grid: Grid) -> Window:
+    """The pixels of a grid that a box (xmin, ymin, xmax, ymax) in its CRS touches."""
+    xmin, ymin, xmax, ymax = bbox
+    rows, cols = zip(*(grid.rowcol(x, y) for x in (xmin, xmax) for y in (ymin, ymax)), strict=True)
+    # A bound on the edge of a pixel takes no pixel beyond it, rounding errors aside.
+    first = [floor(min(values) + 1e-6) for values in (rows, cols)]
+    last = [ceil(max(values) - 1e-6) for values in (rows, cols)]
+    window = Window(first[0], first[1], last[0] - first[0], last[1] - first[1]).intersect(grid.window)
+    if window.empty:
+        raise UsageError(
+            f"the bbox {bbox} does not touch the scene", hint="give it in the scene's CRS: mmedge info SCENE"
+        )
+    return window
+
+
+def _inputs(scene: Scene) -> tuple[InputFile, ...]:
+    """Name and sha256 of every input file."""
+    return tuple(InputFile(name=file.name, sha256=checksum(file).removeprefix("1220")) for file in scene.files)
+
+
+def _map(
+    request: Request,
+    scene: Scene,
+    job: _Job,
+    engines: Engines,
+    hashes: Future[tuple[InputFile, ...]],
+    *,
+    warn: Warn,
+    progress: Progress,
+    start: float,
+) -> RunRecord:
+    bundle, region = engines.bundle, job.region
+    seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+    grid = scene.grid.crop(region)
+    with MapWriter(
+        grid, job.outputs, legend=bundle.classes, order=bundle.order, nodata=bundle.nodata, overwrite=request.overwrite
+    ) as writer:
+        done = 0
+        for tile in predict(
+            scene, engines, region, _cut(request, engines, region, scene), keep=job.keep, probs=request.probs
+        ):
+            began = time.perf_counter()
+            where = Window(tile.window.row - region.row, tile.window.col - region.col, *tile.window.shape)
+            writer.write(where, tile.classes, tile.confidence, tile.sensors, tile.probs)
+            seconds["read"] += tile.seconds[0]
+            seconds["compute"] += tile.seconds[1]
+            seconds["write"] += time.perf_counter() - began
+            done += tile.classes.size
+            progress(done, region.height * region.width)
+        began = time.perf_counter()
+        provenance = Provenance(
+            bundle=bundle.name,
+            bundle_sha256=bundle.sha256,
+            backend=engines.runtime.name,
+            precision=request.precision,
+            available=Availability.of(scene.sensors, bundle.order),
+            inputs=hashes.result(),
+        )
+        writer.tag(provenance.tags())
+        counts = writer.finish()
+        _check_mapped(counts, scene)
+        record = RunRecord(
+            outputs=job.outputs,
+            bundle=bundle,
+            scene_name=scene.name,
+            sensors=scene.sensors,
+            counts=counts,
+            provenance=provenance,
+            device=engines.runtime.device,
+            threads=request.threads or threads_available(),
+            notes=scene.assumptions,
+            seconds=seconds,
+        )
+        _dress(record, grid, job)
+        seconds["write"] += time.perf_counter() - began
+    seconds["total"] = time.perf_counter() - start
+    for sensor in record.unused():
+        warn(f"`{sensor}` is in the scene but valid nowhere: the map was made without it")
+    return record
+
+
+def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Plan:
+    """Tile size in windows: smaller where a small scene would leave a thread without work."""
+    threads = request.threads or threads_available()
+    lattice, cells = Lattice.of(engines.bundle.tiling, scene.grid), request.cells
+    while cells > 2 and lattice.count(region, cells) < 2 * threads:
+        cells //= 2
+    return Plan(threads=threads, cells=cells)
+
+
+def _check_mapped(counts: MapCounts, scene: Scene) -> None:
+    if counts.mapped == 0:
+        raise SceneError(
+            f"no pixel of `{scene.name}` is valid in any of {', '.join(scene.sensors)}: there is nothing to map",
+            hint=f"mmedge info {scene.files[0] if scene.files else 'SCENE'}",
+        )
+
+
+def _dress(record: RunRecord, grid: Grid, job: _Job) -> None:
+    """The quicklook and the STAC item, beside the map."""
+    outputs, bundle = job.outputs, record.bundle
+    if outputs.quicklook is not None:
+        write_quicklook(
+            part_of(outputs.map),
+            part_of(outputs.quicklook),
+            legend=bundle.classes,
+            counts=record.counts,
+            title=record.scene_name,
+            subtitle=f"{bundle.name}, made from {', '.join(record.used())}",
+        )
+    if outputs.item is not None:
+        item = map_item(
+            grid=grid,
+            outputs=outputs,
+            counts=record.counts,
+            legend=bundle.classes,
+            nodata=bundle.nodata,
+            provenance=record.provenance,
+            acquired=job.acquired,
+        )
+        write_item(item, part_of(outputs.item))

@@ -1,0 +1,163 @@
+"""From a scene's tiles to classes: windows grouped by availability, and what each pixel was made from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.edge.runtime.session import Engines
+from mmedge.edge.stream import in_order
+from mmedge.edge.windows import batches
+from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.scene import Scene
+from mmedge.geo_io.tiling import IoTile, Lattice
+from mmedge.grid import Window
+from mmedge.tile import Data, Tile, Valid
+
+U8 = npt.NDArray[np.uint8]
+NO_CONFIDENCE = 255
+# Probabilities are stored in steps of 1/250, so that 255 is free for nodata.
+PROB_STEPS = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapTile:
+    """A finished piece of the map, (rows, cols) each, `probs` (classes, rows, cols).
+
+    `sensors`: bit i where modality i was valid and used, 0 where no sensor saw the pixel; there `classes` is nodata and
+    `confidence` 255. `confidence` is in percent. `seconds` are (reading, computing).
+    """
+
+    window: Window
+    classes: U8
+    confidence: U8
+    sensors: U8
+    probs: U8 | None
+    seconds: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a run is cut up. None of it can change the map."""
+
+    threads: int
+    cells: int
+    readers: int = 2
+    ahead: int = 2
+
+
+def predict(
+    scene: Scene,
+    engines: Engines,
+    region: Window,
+    plan: Plan,
+    *,
+    keep: Callable[[Window], Valid] | None = None,
+    probs: bool = False,
+) -> Iterator[MapTile]:
+    """Map a region of a scene, tile by tile in a fixed order; reading and computing overlap.
+
+    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.threads + plan.ahead` tiles are
+    computed and `plan.readers + plan.ahead` are read ahead: memory does not grow with the scene.
+    """
+    lattice = Lattice.of(engines.bundle.tiling, scene.grid)
+    pixel_m = gsd_m(scene.grid)
+
+    def read(where: IoTile) -> tuple[IoTile, Tile, Valid | None, float]:
+        start = time.perf_counter()
+        wanted = keep(where.core) if keep else None
+        tile = scene.read(where.read) if wanted is None or wanted.any() else Tile(where.read, {}, {})
+        return where, tile, wanted, time.perf_counter() - start
+
+    def compute(job: tuple[IoTile, Tile, Valid | None, float]) -> MapTile:
+        where, tile, wanted, reading = job
+        return _classify(tile, where, wanted, engines, pixel_m=pixel_m, probs=probs, reading=reading)
+
+    tiles = in_order(read, lattice.tiles(region, plan.cells), workers=plan.readers, depth=plan.readers + plan.ahead)
+    yield from in_order(compute, tiles, workers=plan.threads, depth=plan.threads + plan.ahead)
+
+
+def _classify(
+    tile: Tile,
+    where: IoTile,
+    wanted: Valid | None,
+    engines: Engines,
+    *,
+    pixel_m: float,
+    probs: bool,
+    reading: float,
+) -> MapTile:
+    start = time.perf_counter()
+    bundle, step, halo = engines.bundle, engines.bundle.tiling.stride_px, engines.bundle.tiling.halo_px
+    canvas = _Canvas(where.rows, where.cols, step, len(bundle.classes), bundle.nodata, probs=probs)
+    for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m):
+        logits = engines.session(batch.key).run(batch.feeds)
+        canvas.put(batch.cells, logits[: len(batch.cells), :, halo : halo + step, halo : halo + step])
+    values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
+    rows, cols = where.core.within(where.read.grow(-halo))
+    sensors = _sensors(tile, bundle.order, where.core)
+    if wanted is not None:
+        sensors[~wanted] = 0
+    seen = sensors > 0
+    canvas_probs = None if canvas.probs is None else np.where(seen, canvas.probs[:, rows, cols], np.uint8(255))
+    return MapTile(
+        window=where.core,
+        classes=np.where(seen, values[canvas.label[rows, cols]], np.uint8(bundle.nodata)),
+        confidence=np.where(seen, canvas.confidence[rows, cols], np.uint8(NO_CONFIDENCE)),
+        sensors=sensors,
+        probs=canvas_probs,
+        seconds=(reading, time.perf_counter() - start),
+    )
+
+
+def _sensors(tile: Tile, order: tuple[str, ...], core: Window) -> U8:
+    rows, cols = core.within(tile.window)
+    bits = np.zeros(core.shape, np.uint8)
+    for i, name in enumerate(order):
+        if name in tile.valid:
+            bits |= tile.valid[name][rows, cols].astype(np.uint8) << np.uint8(i)
+    return bits
+
+
+class _Canvas:
+    """The windows' cores, side by side: label (index of the class), confidence and probabilities of a tile."""
+
+    def __init__(self, rows: int, cols: int, step: int, classes: int, nodata: int, *, probs: bool) -> None:
+        shape = rows * step, cols * step
+        self.label = np.full(shape, classes, np.uint8)
+        self.confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
+        self.probs = np.full((classes, *shape), 255, np.uint8) if probs else None
+        self._cells = [
+            array.reshape(*array.shape[:-2], rows, step, cols, step)
+            for array in (self.label, self.confidence, self.probs)
+            if array is not None
+        ]
+
+    def put(self, cells: npt.NDArray[np.intp], logits: Data) -> None:
+        """Place the cores of some windows: cells (n, 2), logits (n, classes, step, step)."""
+        label, confidence, share = _decide(logits, probs=self.probs is not None)
+        i, j = cells[:, 0], cells[:, 1]
+        self._cells[0][i, :, j, :] = label
+        self._cells[1][i, :, j, :] = confidence
+        if share is not None:
+            self._cells[2][:, i, :, j, :] = share  # the two indexed axes come first
+
+
+def _decide(logits: Data, *, probs: bool) -> tuple[U8, U8, U8 | None]:
+    """Class index, confidence in percent and, if wanted, probabilities (n, classes, rows, cols) of some logits."""
+    top = logits[:, 0].copy()
+    label = np.zeros(top.shape, np.uint8)
+    for k in range(1, logits.shape[1]):
+        higher = logits[:, k] > top
+        np.copyto(label, np.uint8(k), where=higher)
+        np.maximum(top, logits[:, k], out=top)
+    power = np.exp(logits - top[:, None])
+    total = power.sum(axis=1)
+    confidence = np.rint(100 / total).astype(np.uint8)
+    if not probs:
+        return label, confidence, None
+    return label, confidence, np.rint(PROB_STEPS * power / total[:, None]).astype(np.uint8)
