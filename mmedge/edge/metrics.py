@@ -1,0 +1,76 @@
+"""Accuracy of a class map, from one confusion matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """Pixel counts (classes, classes): row = reference, column = map. Classes are indices, 0-based."""
+
+    counts: Ints
+
+    @classmethod
+    def of(cls, reference: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Confusion:
+        """Counts where `reference` >= 0; both arrays have one shape."""
+        if reference.shape != predicted.shape:
+            raise ValueError(f"reference is {reference.shape}, map is {predicted.shape}")
+        known = reference >= 0
+        pairs = reference[known].astype(np.int64) * classes + predicted[known]
+        return cls(np.bincount(pairs.ravel(), minlength=classes * classes).reshape(classes, classes))
+
+    def __add__(self, other: Confusion) -> Confusion:
+        return Confusion(self.counts + other.counts)
+
+    @property
+    def pixels(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def overall_accuracy(self) -> float:
+        return float(np.trace(self.counts) / max(1, self.pixels))
+
+    @property
+    def average_accuracy(self) -> float:
+        """Mean recall over the classes of the reference."""
+        rows = self.counts.sum(1)
+        return float((np.diag(self.counts)[rows > 0] / rows[rows > 0]).mean()) if rows.any() else 0.0
+
+    @property
+    def kappa(self) -> float:
+        """Cohen's kappa."""
+        total = max(1, self.pixels)
+        chance = float(self.counts.sum(0) @ self.counts.sum(1)) / total**2
+        return (self.overall_accuracy - chance) / (1 - chance) if chance < 1 else 0.0
+
+    def iou(self) -> npt.NDArray[np.float64]:
+        """Intersection over union per class; NaN for a class in neither reference nor map."""
+        hit = np.diag(self.counts).astype(np.float64)
+        union = self.counts.sum(0) + self.counts.sum(1) - hit
+        return np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)
+
+    def f1(self) -> npt.NDArray[np.float64]:
+        """F1 score per class; NaN for a class in neither reference nor map."""
+        hit = np.diag(self.counts).astype(np.float64)
+        size = (self.counts.sum(0) + self.counts.sum(1)).astype(np.float64)
+        return np.divide(2 * hit, size, out=np.full_like(hit, np.nan), where=size > 0)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over the classes of the reference."""
+        return self._over_reference(self.iou())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes of the reference."""
+        return self._over_reference(self.f1())
+
+    def _over_reference(self, score: npt.NDArray[np.float64]) -> float:
+        present = self.counts.sum(1) > 0
+        return float(score[present].mean()) if present.any() else 0.0

@@ -1,0 +1,236 @@
+"""MaMOL in dense mode: one frozen Galileo tower a sensor, adapters that know which sensors each token has.
+
+Gao, Qu, Dong, "Rethinking Efficient Mixture-of-Experts for Remote Sensing Modality-Missing Classification",
+arXiv:2511.11460. Differences from the paper: every token is classified, availability is decided for each token from
+the pixels, the frozen backbone is Galileo-nano, and a small path at full resolution is added.
+
+Inputs, for each sensor that is there: data (B, C, H, W) float32 in model units and valid (B, 1, H, W) bool. H and W are
+multiples of 8 px, at most 64. Output: logits (B, classes, H, W). A sensor left out and one that is nowhere valid give
+the same logits; the first costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmedge.edge.models.galileo import DEPTH, MASKED, WIDTH, Block, Galileo, group_position
+from mmedge.edge.models.pixel_path import PixelPath
+
+TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
+MONTH = 6  # Galileo wants one; maps are made from any date, so it is fixed
+# Band groups of Galileo that each sensor feeds, as channels of our input.
+TOWERS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "optical": {"S2_RGB": (0, 1, 2), "S2_Red_Edge": (3, 4, 5), "S2_NIR_10m": (6,), "S2_SWIR": (7, 8)},
+    "sar": {"S1": (0, 1)},
+    "elevation": {"SRTM": (0, 1)},
+}
+# Galileo's shift and div of each channel, in our units: it takes digital numbers (reflectance x 10000), dB, degrees.
+# Height is ours: its shift and div give the training windows Galileo's usual range, mean .5 and deviation .25.
+SCALE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "optical": (
+        (-0.0440067, -0.0488195, -0.0842259, -0.0550580, 0.0090182, 0.0237713, 0.0212379, -0.0057044, -0.0485955),
+        (0.3670817, 0.3653195, 0.4370715, 0.4188882, 0.4192041, 0.4574761, 0.4395917, 0.4583910, 0.3920972),
+    ),
+    "sar": ((-21.5030159, -30.3161225), (19.5485831, 22.9210813)),
+    "elevation": ((-3.0, -10.4047209), (16.0, 32.6696272)),
+}
+# x / (1 + |x| squash): heights keep their scale near 0 and never exceed 20 m.
+SQUASH: Mapping[str, tuple[float, ...]] = {"elevation": (0.05, 0.0)}
+SENSORS = tuple(TOWERS)
+CHANNELS = {m: sum(map(len, groups.values())) for m, groups in TOWERS.items()}
+
+Maps = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaMOLConfig:
+    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone."""
+
+    classes: int = 7
+    rank: int = 8
+    dynamic: int = 2
+    top_k: int = 2
+    variant: Literal["A", "B"] = "B"
+    adapted_layers: int = 2
+    missing_width: int = 8
+    gate_width: int = 64
+    head_width: int = 96
+    pixel_width: int = 24
+
+
+class Adapter(nn.Module):
+    """Mixture of low-rank experts in parallel to a frozen feed-forward: dynamic, shared, and one a sensor."""
+
+    def __init__(self, config: MaMOLConfig) -> None:
+        super().__init__()
+        self.config = config
+        experts = config.dynamic + 1 + len(SENSORS)
+        self.gate_token = nn.Linear(WIDTH, config.gate_width)
+        self.gate_missing = nn.Linear(config.missing_width, config.gate_width, bias=False)
+        self.gate_out = nn.Linear(config.gate_width, config.dynamic)
+        self.down = nn.Parameter(torch.randn(experts, config.rank, WIDTH) * WIDTH**-0.5)
+        self.up = nn.Parameter(torch.randn(experts, config.rank, WIDTH) * config.rank**-0.5)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        nn.init.zeros_(self.out.weight)  # training starts at the frozen model
+        nn.init.zeros_(self.out.bias)
+
+    def gate(self, z: Tensor, missing: Tensor) -> Tensor:
+        """Weights of the dynamic experts (B, L, K); those beyond the top k are 0, the others are not renormalised."""
+        hidden = F.gelu(self.gate_token(z) + self.gate_missing(missing))
+        weights = torch.softmax(self.gate_out(hidden), dim=-1)
+        if self.config.top_k >= self.config.dynamic:
+            return weights
+        floor = weights.topk(self.config.top_k, dim=-1).values[..., -1:]
+        return torch.where(weights >= floor, weights, 0.0)
+
+    def forward(self, z: Tensor, missing: Tensor, sensor: int, seen: Tensor | None, present: tuple[int, ...]) -> Tensor:
+        """z (B, L, D); missing: psi, (B, L, d) or (d,); seen (B, L, sensors) or None where all of `present` are."""
+        fixed = self.config.dynamic + 1
+        special = (sensor,) if self.config.variant == "B" else present
+        down, up = (
+            torch.cat([w[:fixed], *(w[fixed + j : fixed + j + 1] for j in special)]).flatten(0, 1)
+            for w in (self.down, self.up)
+        )
+        code = F.linear(z, down)
+        code = code * self._scale(z, missing, special, seen)
+        y: Tensor = self.out(F.gelu(code @ up))
+        return y
+
+    def _scale(self, z: Tensor, missing: Tensor, special: tuple[int, ...], seen: Tensor | None) -> Tensor:
+        gate = self.gate(z, missing)
+        ones = torch.ones_like(gate[..., :1])
+        parts = [gate, ones]
+        if self.config.variant == "B" or seen is None:
+            parts += [ones] * len(special)
+        else:
+            parts += [seen[..., j : j + 1] for j in special]
+        return torch.cat(parts, dim=-1).repeat_interleave(self.config.rank, dim=-1)
+
+
+class Stem(nn.Module):
+    """Normalisation and patches of one sensor. Nothing under an invalid pixel reaches what comes after."""
+
+    mean: Tensor
+    shift: Tensor
+    div: Tensor
+    squash: Tensor
+
+    def __init__(self, sensor: str) -> None:
+        super().__init__()
+        self.sensor, self.groups = sensor, TOWERS[sensor]
+        shift, div = SCALE[sensor]
+        self.register_buffer("mean", torch.zeros(len(shift), 1, 1))
+        self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1))
+        self.register_buffer("div", torch.tensor(div).view(-1, 1, 1))
+        self.register_buffer("squash", torch.tensor(SQUASH.get(sensor, (0.0,) * len(shift))).view(-1, 1, 1))
+        self.patch = nn.ModuleDict(
+            {g: nn.Conv2d(len(bands), WIDTH, TOKEN_PX, TOKEN_PX) for g, bands in self.groups.items()}
+        )
+        for g in self.groups:
+            self.register_buffer(f"place_{g}", torch.zeros(GRID, GRID, WIDTH))
+
+    def normalise(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Galileo's scale; the training mean where a pixel is invalid."""
+        x = torch.where(valid, x, self.mean)
+        if self.sensor in SQUASH:
+            x = x / (1 + x.abs() * self.squash)
+        return (x - self.shift) / self.div
+
+    def tokens(self, x: Tensor, valid: Tensor, share: Tensor) -> Tensor:
+        """Normalised x -> (B, groups * L, D). Invalid pixels of a token take the mean of its valid ones."""
+        _, _, height, width = x.shape
+        v = valid.to(x.dtype)
+        level = F.avg_pool2d(x * v, TOKEN_PX) / share.clamp(min=1 / TOKEN_PX**2)
+        x = torch.where(valid, x, F.interpolate(level, scale_factor=float(TOKEN_PX), mode="nearest"))
+        rows, cols = height // TOKEN_PX, width // TOKEN_PX
+        parts = []
+        for g, (first, *rest) in self.groups.items():
+            patches = self.patch[g](x[:, first : first + 1 + len(rest)]).flatten(2).transpose(1, 2)
+            parts.append(patches + self.get_buffer(f"place_{g}")[:rows, :cols].reshape(rows * cols, WIDTH))
+        return torch.cat(parts, dim=1)
+
+
+class MaMOL(nn.Module):
+    """The network. `MaMOL.on(galileo)` starts it from pre-trained weights."""
+
+    def __init__(self, config: MaMOLConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or MaMOLConfig()
+        self.stems = nn.ModuleDict({m: Stem(m) for m in SENSORS})
+        self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.psi = nn.Linear(len(SENSORS), config.missing_width)
+        self.adapters = nn.ModuleList(Adapter(config) for _ in range(config.adapted_layers))
+        self.fuse = nn.ModuleDict({m: nn.Linear(WIDTH, config.head_width, bias=False) for m in SENSORS})
+        self.fuse_missing = nn.Linear(config.missing_width, config.head_width)
+        self.head = nn.Linear(config.head_width, config.classes * TOKEN_PX**2)
+        self.pixel_path = PixelPath(CHANNELS, config.classes, config.pixel_width)
+        for part in (self.stems, self.blocks, self.norm):
+            part.requires_grad_(False)
+
+    @classmethod
+    def on(cls, galileo: Galileo, config: MaMOLConfig | None = None) -> MaMOL:
+        """A model whose stems and blocks are `galileo`'s. The training means of the stems remain to be set."""
+        model = cls(config)
+        model.blocks.load_state_dict(galileo.blocks.state_dict())
+        model.norm.load_state_dict(galileo.norm.state_dict())
+        for stem in model.stems.values():
+            for g in stem.groups:
+                embeds = galileo.space_embed if g in galileo.space_embed else galileo.space_time_embed
+                stem.patch[g].load_state_dict(embeds[g].proj.state_dict())
+                place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
+                stem.get_buffer(f"place_{g}").copy_(place)
+        return model
+
+    def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
+        """Logits (B, classes, H, W). `uniform` promises that every token has every sensor of `data`."""
+        x = {m: self.stems[m].normalise(data[m], valid[m]) for m in data}
+        share = {m: F.avg_pool2d(valid[m].float(), TOKEN_PX) for m in data}
+        batch, _, height, width = next(iter(x.values())).shape
+        seen = None if uniform else self._seen(share)
+        missing = self.psi(1 - (self._present(data) if seen is None else seen))
+        hidden = self.fuse_missing(missing)
+        for m in data:
+            u = self._tower(m, self.stems[m].tokens(x[m], valid[m], share[m]), missing, seen, tuple(data))
+            hidden = hidden + self.fuse[m](u)
+        coarse = self.head(F.gelu(hidden)).transpose(1, 2)
+        coarse = coarse.reshape(batch, -1, height // TOKEN_PX, width // TOKEN_PX)
+        logits: Tensor = F.pixel_shuffle(coarse, TOKEN_PX) + self.pixel_path(x, valid)
+        return logits
+
+    def _tower(
+        self, sensor: str, x: Tensor, missing: Tensor, seen: Tensor | None, present: tuple[str, ...]
+    ) -> Tensor:
+        """Features of the sensor's tokens (B, L, D), mean over its band groups; 0 where it is not seen."""
+        index, groups = SENSORS.index(sensor), len(TOWERS[sensor])
+        where = tuple(SENSORS.index(m) for m in present)
+        bias, every = None, seen
+        if seen is not None:
+            bias = ((1 - seen[..., index]) * MASKED).repeat(1, groups)[:, None, None]
+            missing, every = missing.repeat(1, groups, 1), seen.repeat(1, groups, 1)
+        plain = DEPTH - len(self.adapters)
+        for i, block in enumerate(self.blocks):
+            if i < plain:
+                x = block(x, bias)
+                continue
+            x, z = block.attend(x, bias)
+            x = x + block.mlp(z) + self.adapters[i - plain](z, missing, index, every, where)
+        u: Tensor = self.norm(x)
+        if groups > 1:
+            u = u.unflatten(1, (groups, -1)).mean(1)
+        return u if seen is None else torch.where(seen[..., index : index + 1] > 0, u, 0.0)
+
+    def _present(self, data: Maps) -> Tensor:
+        return torch.tensor([float(m in data) for m in SENSORS])
+
+    def _seen(self, share: Maps) -> Tensor:
+        """Which sensors each token has (B, L, sensors), 1 = at least half of its pixels are valid."""
+        some = next(iter(share.values()))
+        bits = [(share[m] >= 0.5).to(some.dtype) if m in share else torch.zeros_like(some) for m in SENSORS]
+        return torch.cat(bits, dim=1).flatten(2).transpose(1, 2)
