@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 
 from mmedge.errors import UsageError
 
 UTC = timezone.utc
+MIDNIGHT = time()
 DAY = timedelta(days=1) - timedelta(seconds=1)
 FIRST_YEAR, LAST_YEAR = 1900, 2099
 
@@ -35,17 +36,24 @@ STAMP = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acquisition:
-    """From when to when a scene was acquired, in UTC, and what says so. `start` = `end`: an instant."""
+    """From when to when a scene was acquired, in UTC, and what says so. `start` = `end`: an instant.
+
+    Prints as ISO 8601: `2020-04-12` (a day), `2020-04-12T14:27:41Z` or `start/end`; `parse_acquisition` reads it.
+    """
 
     start: datetime
     end: datetime
     source: str
 
     def __str__(self) -> str:
-        """ISO 8601, as `parse_acquisition` reads it: a day, an instant, or two instants with `/` between."""
-        if self.end - self.start == DAY and self.start == self.start.replace(hour=0, minute=0, second=0):
+        if self.end - self.start == DAY and self.start.time() == MIDNIGHT:
             return self.start.date().isoformat()
-        return "/".join(dict.fromkeys(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in (self.start, self.end)))
+        return "/".join(dict.fromkeys((rfc3339(self.start), rfc3339(self.end))))
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time in UTC to the second."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def find_acquisition(name: str, tags: Mapping[str, str]) -> Acquisition | None:
@@ -60,12 +68,18 @@ def find_acquisition(name: str, tags: Mapping[str, str]) -> Acquisition | None:
     return _from_name(name) or _stamp(tags.get("TIFFTAG_DATETIME", ""), "tag TIFFTAG_DATETIME")
 
 
-def parse_acquisition(text: str) -> Acquisition:
+def acquisition_date(tags: Mapping[str, str], name: str) -> str | None:
+    """`find_acquisition` as ISO 8601 text."""
+    found = find_acquisition(name, tags)
+    return str(found) if found else None
+
+
+def parse_acquisition(text: str, *, source: str = "--datetime") -> Acquisition:
     """What a user gives as `--datetime`: `2020-04-12`, `2020-04-12T14:27:41Z`, or two of them with `/` between.
 
     Raises UsageError.
     """
-    found = [_stamp(part, "--datetime") for part in text.split("/")]
+    found = [_stamp(part, source) for part in text.split("/")]
     if len(found) > 2 or None in found:
         raise UsageError(f"`{text}` is not a date or time", hint="--datetime 2020-04-12T14:27:41Z")
     span = join_acquisitions([a for a in found if a])
@@ -75,16 +89,16 @@ def parse_acquisition(text: str) -> Acquisition:
 
 
 def join_acquisitions(acquisitions: Iterable[Acquisition | None]) -> Acquisition | None:
-    """The span that holds those of several sources; None where one of them is unknown, or there are none."""
+    """The span that holds those of several sources; None where one of them is unknown, or there are none.
+
+    Leave out sources that have no date by nature, such as elevation.
+    """
     found = list(acquisitions)
     known = [a for a in found if a is not None]
     if not known or len(known) < len(found):
         return None
-    return Acquisition(
-        start=min(a.start for a in known),
-        end=max(a.end for a in known),
-        source=", ".join(dict.fromkeys(a.source for a in known)),
-    )
+    sources = dict.fromkeys(a.source for a in known)
+    return Acquisition(start=min(a.start for a in known), end=max(a.end for a in known), source=", ".join(sources))
 
 
 def _from_name(name: str) -> Acquisition | None:
@@ -99,8 +113,8 @@ def _from_name(name: str) -> Acquisition | None:
 
 def _named(ymd: str, hms: str | None) -> Acquisition | None:
     date = (int(ymd[:4]), int(ymd[4:6]), int(ymd[6:8]))
-    time = (int(hms[:2]), int(hms[2:4]), int(hms[4:6])) if hms else None
-    return _acquisition(date, time, "file name")
+    clock = (int(hms[:2]), int(hms[2:4]), int(hms[4:6])) if hms else None
+    return _acquisition(date, clock, "file name")
 
 
 def _stamp(text: str, source: str) -> Acquisition | None:
@@ -109,8 +123,8 @@ def _stamp(text: str, source: str) -> Acquisition | None:
     if not match:
         return None
     year, month, day, hour, minute, second, zone = match.groups()
-    time = (int(hour), int(minute), int(second or 0)) if hour else None
-    found = _acquisition((int(year), int(month), int(day)), time, source)
+    clock = (int(hour), int(minute), int(second or 0)) if hour else None
+    found = _acquisition((int(year), int(month), int(day)), clock, source)
     if found is None or zone in (None, "Z", "UTC"):
         return found
     hours, minutes = int(zone[1:3]), int(zone[-2:])
@@ -118,12 +132,12 @@ def _stamp(text: str, source: str) -> Acquisition | None:
     return Acquisition(start=found.start - ahead, end=found.end - ahead, source=source)
 
 
-def _acquisition(date: tuple[int, int, int], time: tuple[int, int, int] | None, source: str) -> Acquisition | None:
+def _acquisition(date: tuple[int, int, int], clock: tuple[int, int, int] | None, source: str) -> Acquisition | None:
     """None for what is no date, or none at which anyone could have acquired a scene."""
     try:
-        start = datetime(*date, *(time or (0, 0, 0)), tzinfo=UTC)
+        start = datetime(*date, *(clock or (0, 0, 0)), tzinfo=UTC)
     except ValueError:
         return None
     if not FIRST_YEAR <= start.year <= LAST_YEAR:
         return None
-    return Acquisition(start=start, end=start if time else start + DAY, source=source)
+    return Acquisition(start=start, end=start if clock else start + DAY, source=source)

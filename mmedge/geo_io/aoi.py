@@ -168,8 +168,8 @@ def _pixel_rings(geometry: Geometry, grid: Grid) -> list[list[tuple[float, float
 def _pixels(points: Sequence[tuple[float, float]], grid: Grid) -> npt.NDArray[np.float64]:
     """(points, 2): col and row of coordinates in the CRS."""
     a, b, c, d, e, f, *_ = ~Affine(*grid.transform)
-    pixels: npt.NDArray[np.float64] = np.array(points, np.float64) @ np.array([[a, d], [b, e]]) + np.array([c, f])
-    return pixels
+    found: npt.NDArray[np.float64] = np.array(points, np.float64) @ np.array([[a, d], [b, e]]) + np.array([c, f])
+    return found
 
 
 def _pixel_box(geometry: Geometry, grid: Grid) -> tuple[float, float, float, float]:

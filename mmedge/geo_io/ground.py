@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError  # what an impossible transformation raises; rasterio.errors has no name for it
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform
@@ -74,7 +75,7 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
 def _lonlat(grid: Grid, xy: Ring) -> Ring:
     try:
         lon, lat = transform(CRS.from_wkt(grid.crs), CRS.from_epsg(4326), xy[:, 0], xy[:, 1])
-    except CRSError as err:
+    except (CRSError, CPLE_BaseError) as err:
         raise GeoreferenceError(
             f"the CRS has no place on the Earth: {err}", hint="gdal_edit.py -a_srs EPSG:..."
         ) from err

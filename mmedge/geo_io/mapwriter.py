@@ -164,11 +164,11 @@ class MapWriter:
         """The raw parts, overviews included (4/3), must fit the disk."""
         bands = sum(len(layer.bands) for layer in self._layers.values())
         needed = self._grid.rows * self._grid.cols * bands * 4 // 3
-        free = shutil.disk_usage(self._outputs.map.parent).free
-        if free < needed:
+        disk = shutil.disk_usage(self._outputs.map.parent)
+        if disk.total and disk.free < needed:  # pseudo file systems say 0
             raise OutputError(
                 f"`{self._outputs.map}` needs {needed / 1e9:.1f} GB of disk while it is written, "
-                f"{free / 1e9:.1f} GB are free",
+                f"{disk.free / 1e9:.1f} GB are free",
                 hint="-o FOLDER/map.tif on a larger disk, or --bbox for a part of the scene",
             )
 

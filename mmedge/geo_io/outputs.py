@@ -105,8 +105,12 @@ def remove_parts(outputs: Outputs) -> None:
 def publish(targets: Sequence[Path]) -> None:
     """Give the parts of `targets` their final names, in this order. All or none.
 
-    What already stands under a final name is kept aside until the last rename, and put back if one fails.
+    What already stands under a final name is kept aside until the last rename, and put back if one fails. Raises
+    ValueError where a part was never written.
     """
+    for target in targets:
+        if not part_of(target).is_file():
+            raise ValueError(f"`{target.name}` was planned, but nobody wrote its part")
     for target in targets:
         _sync(part_of(target))
     begun: list[Path] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from rasterio.crs import CRS
 from mmedge import __version__
 from mmedge.bundle import LandClass, checksum
 from mmedge.errors import GeoreferenceError
-from mmedge.geo_io.acquired import Acquisition
+from mmedge.geo_io.acquired import Acquisition, rfc3339
+from mmedge.geo_io.acquired import acquisition_date as acquisition_date
 from mmedge.geo_io.ground import footprint, pixel_size_m
 from mmedge.geo_io.mapwriter import MapCounts
 from mmedge.geo_io.outputs import Outputs, part_of
@@ -129,17 +129,13 @@ def _when(acquired: Acquisition | None) -> dict[str, Any]:
         return {"datetime": None, "start_datetime": start, "end_datetime": end, "mmedge:datetime_unknown": True}
     source = {"mmedge:datetime_source": acquired.source}
     if acquired.start == acquired.end:
-        return {"datetime": _rfc3339(acquired.start), **source}
+        return {"datetime": rfc3339(acquired.start), **source}
     return {
         "datetime": None,
-        "start_datetime": _rfc3339(acquired.start),
-        "end_datetime": _rfc3339(acquired.end),
+        "start_datetime": rfc3339(acquired.start),
+        "end_datetime": rfc3339(acquired.end),
         **source,
     }
-
-
-def _rfc3339(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _projection(grid: Grid) -> dict[str, Any]:

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Install mmedge with everything its tests need into a virtual environment of its own, and run them. Needs bash and
+# Python >= 3.10; torch is a CPU build, pinned, and installed first so that nothing drags another one in.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${MMEDGE_VENV:-.venv}
+[ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
+"$venv/bin/pip" install -q --upgrade pip
+"$venv/bin/pip" install -q -c scripts/constraints.txt torch
+"$venv/bin/pip" install -q -c scripts/constraints.txt -e ".[train,export,onnxruntime,lidar,vector,xarray,dev]"
+"$venv/bin/python" -m pytest "$@"
