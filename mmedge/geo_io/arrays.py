@@ -93,7 +93,7 @@ def _source(modality: Modality, array: SensorArray, grid: Grid) -> ArraySource:
             hint="name the bands as the model does, or leave the sensor out",
         )
     data = data[[names.index(band_name(band)) for band in modality.bands]]
-    valid: Valid = np.isfinite(data).all(axis=0)
+    valid: Valid = np.asarray(np.isfinite(data).all(axis=0))
     if array.valid is not None:
         valid = valid & np.asarray(array.valid, bool)
     info = SourceInfo(files=(), bands=modality.bands, unit=modality.unit, gsd_m=gsd_m(grid))

@@ -34,7 +34,12 @@ SPACE_TIME: Groups = {
 }
 SPACE: Groups = {"SRTM": (0, 1), "DW": tuple(range(2, 11)), "WC": tuple(range(11, 16))}
 TIME: Groups = {"ERA5": (0, 1), "TC": (2, 3, 4), "VIIRS": (5,)}
-STATIC: Groups = {"LS": (0,), "location": (1, 2, 3), "DW_static": tuple(range(4, 13)), "WC_static": tuple(range(13, 18))}
+STATIC: Groups = {
+    "LS": (0,),
+    "location": (1, 2, 3),
+    "DW_static": tuple(range(4, 13)),
+    "WC_static": tuple(range(13, 18)),
+}
 
 
 class Attention(nn.Module):

@@ -204,9 +204,7 @@ class MaMOL(nn.Module):
         logits: Tensor = F.pixel_shuffle(coarse, TOKEN_PX) + self.pixel_path(x, valid)
         return logits
 
-    def _tower(
-        self, sensor: str, x: Tensor, missing: Tensor, seen: Tensor | None, present: tuple[str, ...]
-    ) -> Tensor:
+    def _tower(self, sensor: str, x: Tensor, missing: Tensor, seen: Tensor | None, present: tuple[str, ...]) -> Tensor:
         """Features of the sensor's tokens (B, L, D), mean over its band groups; 0 where it is not seen."""
         index, groups = SENSORS.index(sensor), len(TOWERS[sensor])
         where = tuple(SENSORS.index(m) for m in present)

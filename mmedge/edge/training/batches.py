@@ -64,7 +64,9 @@ class Sampler:
         self.data = data
         self.world = data.world_part(TRAIN)
         self.origins = [
-            windows_inside(np.ones(s.labels.shape, np.bool_) if everywhere else part_of_pixels(s.name) == TRAIN, WINDOW_PX)
+            windows_inside(
+                np.ones(s.labels.shape, np.bool_) if everywhere else part_of_pixels(s.name) == TRAIN, WINDOW_PX
+            )
             for s in data.scenes
         ]
 
@@ -115,7 +117,9 @@ class Sampler:
         weight = weight * usable.any(1)
         places = rng.choice(len(weight), count, p=weight / weight.sum())
         dates = np.array([rng.choice(np.flatnonzero(usable[p])) for p in places])
-        data = {m: repeat(jitter(rng, m, self.world.data[m][places, dates][..., None, None])[..., 0, 0]) for m in sensors}
+        data = {
+            m: repeat(jitter(rng, m, self.world.data[m][places, dates][..., None, None])[..., 0, 0]) for m in sensors
+        }
         valid = {m: np.ones((count, 1, *data[m].shape[-2:]), np.bool_) for m in sensors}
         return data, valid, self.world.labels[places]
 
