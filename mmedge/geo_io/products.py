@@ -39,7 +39,7 @@ CONFIDENCE_NODATA = 255
 SENSORS_NODATA = 0
 PROBS_NODATA = 255
 PROBS_STEPS = 250  # a scale of 0.004 is exact in decimal tags, and the nodata value stays free
-CACHE_BYTES = 128 << 20
+CACHE_BYTES = 64 << 20
 BLOCK_PX = 512
 # 10,000 x 10,000 classes written in 392-px tiles through a 64 MiB cache, on a 2-core Xeon: 650 Mpx/s with blocks of
 # 256, 320 with 512, 190 in strips.
