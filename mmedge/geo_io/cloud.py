@@ -36,21 +36,19 @@ EARTH_A_M, EARTH_E2 = 6_378_137.0, 0.00669437999014  # WGS 84
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloud:
-    """A file whose header was checked. `boxes` (n, 4) are the chunks' rectangles in the file's CRS, COPC only."""
+    """A file whose header was checked.
+
+    `rect` is where its points lie in the file's CRS, None where it has none: the header's bounds, or, where the first
+    chunk proves them wrong, those of all points. `boxes` (n, 4) are the same per chunk, for COPC only.
+    """
 
     header: LasHeader
     crs: CloudCrs
     chunks: list[Chunk]
+    rect: Rect | None
     boxes: npt.NDArray[np.float64] | None
     swap_xy: bool
-
-    @property
-    def rect(self) -> Rect | None:
-        """What the header claims, in the file's CRS; None where it is empty or no rectangle."""
-        x0, y0, _, x1, y1, _ = self.header.bounds
-        rect = (y0, x0, y1, x1) if self.swap_xy else (x0, y0, x1, y1)
-        ordered = all(map(math.isfinite, rect)) and rect[0] <= rect[2] and rect[1] <= rect[3]
-        return rect if ordered and self.header.points else None
+    warnings: tuple[str, ...]
 
     def read(self, file: BinaryIO, chunk: Chunk, crs: str, rect: Rect | None = None) -> Points:
         """Points of a chunk that lie in `rect` (in the file's CRS) and are no noise: x, y in `crs`, z in metres.
@@ -63,8 +61,9 @@ class Cloud:
         if rect is not None:
             keep &= (x >= rect[0]) & (x <= rect[2]) & (y >= rect[1]) & (y <= rect[3])
         x, y = project(self.crs.wkt, crs, x[keep], y[keep])
-        kinds = (part[keep] for part in (points.intensity, points.first, points.ground, points.noise))
-        return Points(x, y, points.z[keep] * self.crs.z_unit_m, *kinds)
+        z = points.z[keep] * self.crs.z_unit_m
+        flags = points.first[keep], points.ground[keep], points.noise[keep]
+        return Points(x, y, z, points.intensity[keep], *flags)
 
     def touching(self, rect: Rect | None) -> Iterator[Chunk]:
         """Chunks that may hold points of a rectangle in the file's CRS; all of them where there are no boxes."""
@@ -93,23 +92,59 @@ def open_cloud(path: Path, *, crs: str | None, z_unit_m: float | None, swap_xy: 
     """Check a file and list its chunks; no handle stays open. Raises SceneError, GeoreferenceError."""
     header = read_header(path)
     found = cloud_crs(header, crs=crs, z_unit_m=z_unit_m)
+    boxes: npt.NDArray[np.float64] | None = None
     if is_copc(header) and header.points:
         tree = read_octree(header)
-        swapped = tree.boxes[:, [1, 0, 3, 2]] if swap_xy else tree.boxes
-        cloud = Cloud(header=header, crs=found, chunks=tree.chunks, boxes=swapped, swap_xy=swap_xy)
+        chunks, boxes = tree.chunks, tree.boxes[:, [1, 0, 3, 2]] if swap_xy else tree.boxes
     else:
-        cloud = Cloud(header=header, crs=found, chunks=list_chunks(header), boxes=None, swap_xy=swap_xy)
+        chunks = list_chunks(header)
+    rect, wrong = _true_rect(header, chunks, swap_xy)
+    cloud = Cloud(
+        header=header,
+        crs=found,
+        chunks=chunks,
+        rect=rect,
+        boxes=boxes,
+        swap_xy=swap_xy,
+        warnings=(*header.warnings, *found.warnings, *wrong),
+    )
     _check_degrees(cloud)
     return cloud
+
+
+def _true_rect(header: LasHeader, chunks: list[Chunk], swap_xy: bool) -> tuple[Rect | None, tuple[str, ...]]:
+    """(rectangle of the points, warnings). All points are read only where the first chunk proves the header wrong."""
+    if not chunks:
+        return None, ()
+    claimed = (header.bounds[0], header.bounds[1], header.bounds[3], header.bounds[4])
+    slack = 2 * max(abs(header.scale[0]), abs(header.scale[1]))
+    warnings: tuple[str, ...] = ()
+    with open(header.path, "rb") as file:
+        if not _holds(claimed, _rect_of(read_chunk(header, file, chunks[0])), slack):
+            rects = np.array([_rect_of(read_chunk(header, file, chunk)) for chunk in chunks])
+            low, high = rects[:, :2].min(axis=0).tolist(), rects[:, 2:].max(axis=0).tolist()
+            claimed = (low[0], low[1], high[0], high[1])
+            warnings = (f"{header.path.name}: the bounds in its header are wrong, its points lie elsewhere",)
+    return (claimed[1], claimed[0], claimed[3], claimed[2]) if swap_xy else claimed, warnings
+
+
+def _holds(outer: Rect, inner: Rect, slack: float) -> bool:
+    """False also where `outer` is not finite."""
+    sides = (inner[0] - outer[0], inner[1] - outer[1], outer[2] - inner[2], outer[3] - inner[3])
+    return all(math.isfinite(side) and side >= -slack for side in sides)
+
+
+def _rect_of(points: Points) -> Rect:
+    return float(points.x.min()), float(points.y.min()), float(points.x.max()), float(points.y.max())
 
 
 def cloud_grid(
     paths: Path | Sequence[Path], gsd_m: float, *, crs: str | None = None, to_crs: str | None = None
 ) -> Grid:
-    """The north-up grid that covers what the headers claim, its edges at multiples of `gsd_m`.
+    """The north-up grid that covers the clouds, its edges at multiples of `gsd_m`.
 
     `to_crs` is the grid's CRS, by default the first cloud's. Raises GeoreferenceError where that one counts in degrees
-    or where no header gives bounds.
+    or where there are no points.
     """
     if not gsd_m > 0:
         raise ValueError(f"gsd_m must be > 0, got {gsd_m}")
@@ -123,7 +158,7 @@ def cloud_grid(
         )
     rects = [rect for cloud in clouds if (rect := rect_in(cloud, target.to_wkt()))]
     if not rects:
-        raise GeoreferenceError(f"`{files[0]}` holds no points, or its header no bounds", hint="give a grid")
+        raise GeoreferenceError(f"`{files[0]}` holds no points", hint="give a grid")
     step = gsd_m / float(target.linear_units_factor[1])
     west, south, east, north = (pick(r[i] for r in rects) / step for i, pick in enumerate((min, min, max, max)))
     west, east = math.floor(west), math.floor(east + EDGE) + 1  # a cell owns its west and north edges, see cells_of
@@ -135,7 +170,7 @@ def project(
     source: str, target: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Coordinates (n,) of one CRS in another; inf where the target cannot show them. x is east in both."""
-    if source == target or x.size == 0 or CRS.from_wkt(source) == CRS.from_wkt(target):
+    if x.size == 0 or _same(source, target):
         return x, y
     out = np.full((2, x.size), np.inf)
     parts, failures = [slice(0, x.size)], 0
@@ -154,13 +189,19 @@ def project(
     return out[0], out[1]
 
 
+def _same(source: str, target: str) -> bool:
+    return source == target or bool(CRS.from_wkt(source) == CRS.from_wkt(target))
+
+
 def rect_in(cloud: Cloud, crs: str) -> Rect | None:
-    """The rectangle that the header claims, in another CRS; None where there is none or it cannot be shown."""
+    """The rectangle of the points in another CRS; None where there is none or it cannot be shown."""
     return None if cloud.rect is None else project_rect(cloud.crs.wkt, crs, cloud.rect)
 
 
 def project_rect(source: str, target: str, rect: Rect) -> Rect | None:
     """A rectangle around a rectangle, in another CRS; None where some edge of it cannot be shown there."""
+    if _same(source, target):
+        return rect
     try:
         west, south, east, north = transform_bounds(source, target, *rect)
     except PROJ_ERRORS:
@@ -175,16 +216,29 @@ def check_overlap(cloud: Cloud, grid: Grid) -> tuple[str, ...]:
     if not cloud.header.points:
         return (f"{name}: holds no points",)
     rect = rect_in(cloud, grid.crs)
-    if rect is None or overlap(rect, grid_rect(grid)):
+    if cloud.rect is None or rect is None:
+        _check_reachable(cloud, grid)
+        return (f"{name}: the grid's CRS cannot show where it lies",)
+    if overlap(rect, grid_rect(grid)):
         return ()
-    west, south, east, north = cloud.rect or rect
+    west, south, east, north = cloud.rect
     exchanged = project_rect(cloud.crs.wkt, grid.crs, (south, west, north, east))
     if exchanged and overlap(exchanged, grid_rect(grid)):
         raise GeoreferenceError(
             f"`{cloud.header.path}` lies on the grid only with x and y exchanged",
             hint="if its axes are swapped: swap_xy=True",
         )
-    return (f"{name}: does not overlap the reference grid (by the bounds in its header)",)
+    return (f"{name}: does not overlap the reference grid",)
+
+
+def _check_reachable(cloud: Cloud, grid: Grid) -> None:
+    """Raise GeoreferenceError where no coordinate passes between the CRSs, such as those of two planets."""
+    there = project_rect(grid.crs, cloud.crs.wkt, grid_rect(grid))
+    if there is None and (cloud.rect is None or rect_in(cloud, grid.crs) is None):
+        raise GeoreferenceError(
+            f"`{cloud.header.path}`: no way from its CRS to the grid's",
+            hint="say which crs the points are in, or grid on another",
+        )
 
 
 def overlap(a: Rect, b: Rect) -> bool:
@@ -215,7 +269,7 @@ def cell_area_m2(grid: Grid, latitude: npt.NDArray[np.float64]) -> npt.NDArray[n
 
 
 def spacing_m(cloud: Cloud) -> float:
-    """Mean distance of the points, from the header's bounds; 0 where they say nothing."""
+    """Mean distance of the points; 0 where there are fewer than two."""
     rect = cloud.rect
     if rect is None:
         return 0.0

@@ -155,7 +155,8 @@ def _from_wkt(header: LasHeader) -> str | None:
         return None
     try:
         horizontal, _, _ = split_wkt(text)
-        CRS.from_wkt(horizontal)
+        with rasterio.Env():  # without it, GDAL prints its complaint to stderr
+            CRS.from_wkt(horizontal)
     except (CRSError, ValueError):
         return None
     return text
@@ -172,7 +173,7 @@ def _from_geotiff(header: LasHeader) -> str | None:
             crs = dataset.crs
             usable = crs is not None and (crs.is_projected or crs.is_geographic)
             return str(crs.to_wkt()) if usable else None
-    except (CRSError, RasterioIOError):
+    except (CRSError, RasterioIOError, UnicodeDecodeError):
         return None
 
 
@@ -204,7 +205,7 @@ def _one_pixel_tiff(keys: bytes, doubles: bytes, text: bytes) -> bytes:
     plain = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 1)]
     blobs = [(33550, 12, struct.pack("<3d", 1, 1, 0)), (33922, 12, bytes(48)), (34735, 3, keys)]
     blobs += [(34736, 12, doubles[: len(doubles) // 8 * 8])] if len(doubles) >= 8 else []
-    text = text.rstrip(b"\0").replace(b"\0", b" ")
+    text = text.rstrip(b"\0").replace(b"\0", b" ").decode("ascii", "replace").replace("\ufffd", "?").encode("ascii")
     blobs += [(34737, 2, text.ljust(4) + b"\0")] if text else []
     at = 16 + 2 + 12 * (len(plain) + len(blobs)) + 4
     directory, data = struct.pack("<H", len(plain) + len(blobs)), b""

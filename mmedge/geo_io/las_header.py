@@ -6,7 +6,6 @@ where they are needed and only up to a limit. Layout: ASPRS LAS 1.4 R15, LASzip 
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import struct
@@ -18,6 +17,7 @@ from mmedge.errors import ReadError, SceneError
 
 MAX_RECORDS = 10_000  # (E)VLRs that are looked at; lots_of_vlr.las of PDAL has 390
 MAX_PAYLOAD = 1 << 20  # bytes of one EVLR payload (a WKT); a VLR cannot hold more than 65,535
+MAX_SCALE, MAX_OFFSET = 1e3, 1e12  # units of the CRS; written so that NaN fails too
 MIN_RECORD_LENGTH = {0: 20, 1: 28, 2: 26, 3: 34, 4: 57, 5: 63, 6: 30, 7: 36, 8: 38, 9: 59, 10: 67}
 HEADER_LENGTH = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375}
 
@@ -32,7 +32,7 @@ WANTED = frozenset({WKT, GEO_KEYS, GEO_DOUBLES, GEO_ASCII, LASZIP, COPC_INFO})
 class LasHeader:
     """Facts of one file. `scale` and `offset` are (x, y, z); `bounds` is (xmin, ymin, zmin, xmax, ymax, zmax).
 
-    `bounds` is what the file claims and is used for messages and grids only, never to leave points out.
+    `bounds` is what the file claims; it is checked against the points before anyone relies on it.
     `records` holds the payloads of the (E)VLRs that matter here, by (user id, record id).
     """
 
@@ -97,8 +97,8 @@ def _parse(path: Path, file: BinaryIO, size: int) -> LasHeader:
             path, 105, f"{record_length} bytes a point, format {point_format} needs {MIN_RECORD_LENGTH[point_format]}"
         )
     numbers = struct.unpack_from("<12d", raw, 131)
-    if not all(map(math.isfinite, numbers[:6])) or 0.0 in numbers[:3]:
-        damaged(path, 131, f"scales and offsets must be finite and scales not 0, got {numbers[:6]}")
+    if not all(0 < abs(s) <= MAX_SCALE for s in numbers[:3]) or not all(abs(o) <= MAX_OFFSET for o in numbers[3:6]):
+        damaged(path, 131, f"impossible scales or offsets {numbers[:6]}")
     points = _point_count(raw, minor, point_format)
     if not compressed and point_offset + points * record_length > size:
         damaged(path, size, f"the header claims {points} points of {record_length} bytes, the file ends before that")

@@ -201,7 +201,7 @@ class LidarSource:
             notes.append(f"ground by a morphological filter (Zhang 2003), windows up to {self._filter.window_m:g} m")
         if self._halo and self._fill_cells:
             notes.append(f"ground interpolated over at most {self._fill_cells} cells, inverse distance squared")
-        warnings = [w for cloud in self._clouds for w in (*cloud.header.warnings, *cloud.crs.warnings)]
+        warnings = [warning for cloud in self._clouds for warning in cloud.warnings]
         dates = [date for cloud in self._clouds if (date := cloud.acquired())]
         units = dict.fromkeys(UNITS[name] for name in self._names)
         return SourceInfo(
