@@ -49,7 +49,7 @@ class GroundFilter:
 
 def filter_ground(lowest: Heights, known: Valid, cell_m: float, settings: GroundFilter) -> Valid:
     """Which cells of `lowest` (rows, cols) metres show the ground. Cells that are not `known` never do."""
-    ground = known.copy()
+    ground: Valid = known.copy()
     surface = np.where(known, lowest, np.inf)
     for radius in settings.radii(cell_m):
         opened = _opening(surface, radius)
