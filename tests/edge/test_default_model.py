@@ -75,4 +75,6 @@ def test_a_hole_in_one_sensor_leaves_its_surroundings_alone(
         near = ring(hole, whole.shape)
         changed += int((classes(holed, tmp_path / f"map{i}.tif") != whole)[near].sum())
         looked_at += int(near.sum())
-    assert changed / looked_at <= 0.01, f"{changed / looked_at:.2%} of the pixels around a hole in {sensor} change class"
+    assert changed / looked_at <= 0.01, (
+        f"{changed / looked_at:.2%} of the pixels around a hole in {sensor} change class"
+    )

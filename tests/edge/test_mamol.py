@@ -20,7 +20,9 @@ CONFIG = MaMOLConfig()
 CORE_PX = 48 * 48  # what a window of 64 px answers for: the overlap counts
 
 
-def windows(sensors: tuple[str, ...] = SENSORS, batch: int = 2, seed: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def windows(
+    sensors: tuple[str, ...] = SENSORS, batch: int = 2, seed: int = 1
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     rng = torch.Generator().manual_seed(seed)
     scale = {"optical": (0.15, 0.1), "sar": (-14.0, 4.0), "elevation": (8.0, 6.0)}
     data = {m: torch.randn(batch, CHANNELS[m], 64, 64, generator=rng) * scale[m][1] + scale[m][0] for m in sensors}
