@@ -45,11 +45,10 @@ def test_a_failure_raises_at_its_own_place_and_stops_the_rest() -> None:
             raise OSError("item 3")
         return i
 
-    seen = []
+    stream = in_order(work, range(1000), workers=2, depth=4)
+    assert [next(stream) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="item 3"):
-        for i in in_order(work, range(1000), workers=2, depth=4):
-            seen.append(i)
-    assert seen == [0, 1, 2]
+        next(stream)
     assert len(begun) < 20
 
 
