@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from mmedge.geo_io.failure_local import CAUSES, HALO_PX, failure_masks
 from mmedge.geo_io.failure_scan import Kind, Reader, Scan, scan
@@ -21,7 +22,19 @@ from mmedge.grid import Window
 from mmedge.modality import Unit
 from mmedge.tile import Data, Valid
 
-__all__ = ["CAUSES", "KINDS", "FailureReport", "Kind", "Scan", "Screened", "detect", "detect_window", "scan", "survey"]
+__all__ = [
+    "CAUSES",
+    "KINDS",
+    "FailureReport",
+    "Kind",
+    "Scan",
+    "Screened",
+    "clipped_complex",
+    "detect",
+    "detect_window",
+    "scan",
+    "survey",
+]
 
 KINDS: dict[Unit, Kind] = {"reflectance": "optical", "dB": "sar", "m": "elevation"}
 
@@ -108,6 +121,20 @@ class Screened:
 
     def close(self) -> None:
         self._source.close()
+
+
+def clipped_complex(pixels: npt.NDArray[np.complex64]) -> Valid:
+    """Pixels of a complex SAR image (rows, cols) at which the receiver saturated: a part of theirs is at full scale.
+
+    Full scale is the largest real or imaginary part, if it is a whole number that at least four parts reach. Intensity
+    does not show it: it has no single ceiling there.
+    """
+    parts = np.abs(np.stack([pixels.real, pixels.imag]))
+    full = float(np.max(parts, initial=0.0, where=np.isfinite(parts)))
+    if full == 0 or full != round(full) or np.count_nonzero(parts == full) < 4:
+        return np.zeros(pixels.shape, bool)
+    found: Valid = (parts == full).any(axis=0)
+    return found
 
 
 def _whole(data: Data, valid: Valid, kind: Kind) -> Window:

@@ -22,8 +22,8 @@ THICK_PX = 8  # ... and at most this thick
 BORDER_PX = 128  # how far SAR border noise is followed from the edge of the swath
 NOISE_DB = 3.0  # border noise is darker by this than anything inside the scene ...
 DARK_DB = -28.0  # ... and than calm water under Sentinel-1 (noise equivalent sigma0 -22 dB, as low as -26 in places)
-ROUGH = 0.7  # a flipped pixel differs from its neighbours by more than this share of the 5th to 95th percentile range
-SPECKLE = 5.0  # ... and, under SAR, than this many times the median step between neighbours
+ROUGH = 1.0  # a flipped pixel differs from its neighbours by more than the 10th to 90th percentile range, times this
+SPECKLE = 7.0  # ... and, under SAR, than this many times the median step between neighbours
 CAUSES = (
     "dead_line",
     "dead_column",
@@ -39,6 +39,7 @@ CAUSES = (
 )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # garbage may be infinite, and a nodata value of -3.4e38 undeclared
 def failure_masks(data: Data, valid: Valid, window: Window, scan: Scan) -> dict[str, Valid]:
     """One mask for each of `CAUSES`, in that order. `window` is where the arrays lie in the scanned scene."""
     judged = looked_at(data, valid)
@@ -170,7 +171,7 @@ def bit_flips(data: Data, seen: Valid, scan: Scan) -> Valid:
     """Blocks of garbage: in some band at least three in ten pixels of a 9 x 9 box stand out from their neighbours.
 
     A pixel stands out where it differs from the mean of the middle two of its four neighbours by more than
-    `ROUGH` times the scene's 5th to 95th percentile range; under SAR `SPECKLE` times the usual step in a row will do.
+    `ROUGH` times the scene's 10th to 90th percentile range; under SAR `SPECKLE` times the usual step in a row will do.
     One bright roof does; a block full of them does not occur.
     """
     found = np.zeros(seen.shape, bool)

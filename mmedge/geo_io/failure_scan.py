@@ -36,7 +36,7 @@ GAP_PX = (
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scan:
     """Verdicts on a scene of `shape`. Per band, (bands,) float64: `fill` (an undeclared nodata value, else NaN), `low`
-    (1st percentile), `spread` (5th to 95th percentile), `ceiling` (the value at which it saturates, else NaN),
+    (1st percentile), `spread` (10th to 90th percentile), `ceiling` (the value at which it saturates, else NaN),
     `step` (median difference of neighbours in a row); and
     `coarse`, bool: it has so few levels that runs and steps of its values mean nothing.
 
@@ -60,6 +60,7 @@ class Scan:
     noise_floor_db: float
 
 
+@np.errstate(over="ignore", invalid="ignore")  # as in failure_local.failure_masks
 def scan(read: Reader, shape: tuple[int, int], *, kind: Kind) -> Scan:
     """Look at a scene of `shape` (rows, cols) through `read` (a `Source.read`); see `Scan`."""
     if kind not in ("optical", "sar", "elevation"):
@@ -125,10 +126,10 @@ def _sample(read: Reader, shape: tuple[int, int]) -> Floats:
 
 
 def _levels(sample: Floats) -> Floats:
-    """Minimum, 1st, 5th, 95th percentile and maximum per band: (5, bands); NaN where there is no pixel."""
+    """Minimum, 1st, 10th, 90th percentile and maximum per band: (5, bands); NaN where there is no pixel."""
     if not len(sample):
         return np.full((5, sample.shape[1]), np.nan)
-    return np.percentile(sample, [0, 1, 5, 95, 100], axis=0)
+    return np.percentile(sample, [0, 1, 10, 90, 100], axis=0)
 
 
 def fill_values(sample: Floats, kind: Kind) -> Floats:

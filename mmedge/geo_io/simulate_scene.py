@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.windows import Window as FileWindow
 
@@ -41,8 +42,8 @@ def simulate_failure(
 
     Everything else is copied: bands, descriptions, tags, scales, nodata, georeference; overviews are not. Failed pixels
     of a declared failure (`simulate.draw`) become nodata; a scene without nodata gets NaN, or an integer that it does
-    not use. Returns the record that is also kept in the tag `MMEDGE_SIMULATED` (a JSON list, the latest last), the share
-    really lost included. Memory does not grow with the scene.
+    not use. Returns the record that is also kept in the tag `MMEDGE_SIMULATED` (a JSON list, the latest last), with the
+    share really lost. Memory does not grow with the scene.
 
     Raises UsageError (unknown cause, fraction, no free nodata value), BandError (no band of that sensor), OutputError
     (the output exists or cannot be written), SceneError and ReadError (the input).
@@ -60,8 +61,15 @@ def simulate_failure(
     with _open(source) as scene:
         bands = _bands(scene, sensor)
         failure = _drawn(scene, bands, cause, fraction, seed, declared)
-        record = {"schema": "mmedge.simulated/1", "version": mmedge.__version__, "sensor": sensor, "cause": cause}
-        record |= {"fraction": fraction, "seed": seed, "declared": failure.declared}
+        record: dict[str, Any] = {
+            "schema": "mmedge.simulated/1",
+            "version": mmedge.__version__,
+            "sensor": sensor,
+            "cause": cause,
+            "fraction": fraction,
+            "seed": seed,
+            "declared": failure.declared,
+        }
         with _part(target) as part:
             lost = _copy(scene, part, bands, failure, block_px, record)
     return record | {"lost": lost}
@@ -103,6 +111,8 @@ def _part(target: Path) -> Iterator[Path]:
 
 def _bands(scene: Any, sensor: str) -> list[int]:
     names = [name or "" for name in scene.descriptions]
+    if scene.dtypes[0].startswith("complex"):
+        raise SceneError(f"`{scene.name}` holds complex values: failures are simulated in intensities or dB")
     bands = [i for i, name in enumerate(names, 1) if name.startswith(f"{sensor}:")]
     if not bands:
         known = sorted({name.split(":")[0] for name in names if ":" in name})
@@ -141,7 +151,7 @@ def _copy(scene: Any, part: Path, bands: list[int], failure: Failure, block_px: 
     """Write the whole scene; returns the share of its pixels that failed."""
     nodata = _nodata(scene, failure)
     profile = {**scene.profile, "driver": "GTiff", "nodata": nodata, "BIGTIFF": "IF_SAFER"}
-    own_mask = any("per_dataset" in str(flag) for flags in scene.mask_flag_enums for flag in flags)
+    own_mask = scene.mask_flag_enums[0] == [MaskFlags.per_dataset]  # alpha is a band, and copied as one
     lost = 0
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(part, "w", **profile) as out:
         _describe(scene, out)
@@ -149,7 +159,10 @@ def _copy(scene: Any, part: Path, bands: list[int], failure: Failure, block_px: 
             place = FileWindow(window.col, window.row, window.width, window.height)
             everything = _read(scene, list(scene.indexes), window=place)
             if scene.nodata is None and nodata is not None and (everything == nodata).any():
-                raise UsageError(f"`{scene.name}` has no nodata value, and `{nodata}` is used", hint="gdal_edit.py -h")
+                raise UsageError(
+                    f"`{scene.name}` has no nodata value, and `{nodata}` is used",
+                    hint=f"rio edit-info --nodata VALUE {scene.name}",
+                )
             injected = _failed(scene, bands, everything, failure, window, place)
             if failure.declared:
                 injected.data[:, injected.mask] = nodata
@@ -158,7 +171,7 @@ def _copy(scene: Any, part: Path, bands: list[int], failure: Failure, block_px: 
             if own_mask:
                 out.write_mask(scene.dataset_mask(window=place), window=place)
             lost += int(injected.mask.sum())
-        share = lost / (scene.height * scene.width)
+        share: float = lost / (scene.height * scene.width)
         past = json.loads(scene.tags().get(TAG, "[]"))
         out.update_tags(**{TAG: json.dumps([*past, record | {"lost": share}])})
     return share

@@ -19,8 +19,8 @@ HARM = 0.02  # of the band's spread: a fainter stripe is not worth the pixels
 def striped(profiles: list[list[Floats]], spread: Floats, length: int) -> Valid:
     """Lines to give up, (length,) bool, in any band.
 
-    `profiles[band]` are mean profiles across the lines, one for each 32 px along them; `spread` is each band's 5th to
-    95th percentile. A line deviates where the median over segments of its distance from the median of its eight
+    `profiles[band]` are mean profiles across the lines, one for each 32 px along them; `spread` is each band's 10th to
+    90th percentile. A line deviates where the median over segments of its distance from the median of its eight
     neighbours exceeds `SIGMAS` robust standard deviations of that distance and `HARM` of the spread, with the same sign
     in four segments of five. Deviating lines are striping only if they are periodic: roads and field edges are not.
     """

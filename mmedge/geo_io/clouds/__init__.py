@@ -47,7 +47,7 @@ class CloudField:
         return there
 
 
-def draw_clouds(shape: tuple[int, int], fraction: float, rng: np.random.Generator, tries: int = 24) -> CloudField:
+def draw_clouds(shape: tuple[int, int], fraction: float, rng: np.random.Generator, tries: int = 64) -> CloudField:
     """The best of `tries` random fields: its clouds cover about `fraction` of a scene of `shape`."""
     whole = Window(0, 0, *shape)
     step = max(1, max(shape) // 256)
