@@ -17,11 +17,11 @@ from mmedge.tile import Data, Valid
 
 HALO_PX = 160
 LINE_PX = 64  # a dead or stuck line is constant over this many pixels ...
-WALK_PX = 16  # an SLC-off gap goes on sideways for at least this many columns
 THICK_PX = 8  # ... and at most this thick
+WALK_PX = 16  # an SLC-off gap goes on sideways for at least this many columns
 BORDER_PX = 128  # how far SAR border noise is followed from the edge of the swath
 NOISE_DB = 3.0  # border noise is darker by this than anything inside the scene ...
-DARK_DB = -28.0  # ... and than calm water under Sentinel-1 (noise equivalent sigma0 -22 dB, as low as -26 in places)
+DARK_DB = -28.0  # ... and than this: cut borders of good scenes give no alarm in VV and VH together
 ROUGH = 1.0  # a flipped pixel differs from its neighbours by more than the 10th to 90th percentile range, times this
 SPECKLE = 7.0  # ... and, under SAR, than this many times the median step between neighbours
 CAUSES = (
@@ -124,7 +124,7 @@ def striping(window: Window, scan: Scan) -> Valid:
 
 def slc_off(empty: Valid, period_px: float) -> Valid:
     """Gaps of Landsat 7's broken scan-line corrector: 2 to `GAP_PX` rows high, one `period_px` above or below another,
-    and going on sideways for `WALK_PX` columns (USGS, "Landsat 7 SLC-off products", 2004)."""
+    and going on sideways for `WALK_PX` columns."""
     if not np.isfinite(period_px):
         return np.zeros(empty.shape, bool)
     height = run_lengths(empty, 0)
@@ -217,8 +217,9 @@ def _rim(window: Window, scan: Scan) -> Valid:
 
 def border_noise(data: Data, seen: Valid, outside: Valid, scan: Scan) -> Valid:
     """Noise along the edge of a SAR swath: pixels darker than any real surface, with nothing brighter between them and
-    what lies `outside` the swath, within `BORDER_PX` (after Ali et al. 2018, "Methods to remove the border noise from
-    Sentinel-1 synthetic aperture radar data", JSTARS 11(3)). Darkness is that of the 9 x 9 mean, in every band."""
+    what lies `outside` the swath, within `BORDER_PX`. Darkness is that of the 9 x 9 mean, in every band. (The problem:
+    Ali et al. 2018, "Methods to remove the border noise from Sentinel-1 synthetic aperture radar data", JSTARS 11(3).)
+    """
     if scan.kind != "sar" or not np.isfinite(scan.noise_floor_db) or not outside.any():
         return np.zeros(seen.shape, bool)
     limit = min(scan.noise_floor_db - NOISE_DB, DARK_DB)

@@ -1,7 +1,7 @@
 """First pass of failure detection: what only the whole scene can tell, from a few slabs of it.
 
-At most `SLABS` bands of `SLAB_PX` full rows and as many of full columns are read, so that memory and time stay bounded
-however large the scene is. A scene of up to SLABS * SLAB_PX pixels a side is seen whole.
+At most `SLABS` bands of `SLAB_PX` full rows and as many of full columns are read, one at a time: memory grows with a
+scene's sides, not with its area. A scene of up to SLABS * SLAB_PX pixels a side is seen whole.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ SAMPLE_PX = 200_000
 SMOOTH_PX = 9
 LEVELS = 32  # a band with fewer is a map or a mask, not a measurement
 CEILING_PX = 64  # more than one 60 m pixel repeated on a 10 m grid, which is 36
-GAP_PX = (
-    24  # the widest SLC-off gap: 14 lines of 30 m (USGS, Landsat 7 handbook), 17 of 25 m, and some cloud at its rim
-)
+GAP_PX = 24  # rows of the highest SLC-off gap: in three real scenes of 25 m, 99 % have at most 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
