@@ -230,7 +230,7 @@ def false_alarms(data: Path) -> list[dict[str, Any]]:
 
 
 def cut_borders(data: Path) -> list[dict[str, Any]]:
-    """Good SAR scenes of which 40 px are cut off at one side: what is taken for border noise there. VV and VH, and VH."""
+    """Good SAR scenes of which 40 px are cut off at one side: what is taken for border noise there."""
     rows = {name: {"bands": name, "scenes": 0, "pixels": 0, "lost": 0} for name in ("all", "the last alone")}
     for _, kind, pixels, valid in clean_scenes(data):
         for side in range(4) if kind == "sar" else ():
