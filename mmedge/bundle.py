@@ -166,7 +166,8 @@ def _parse(folder: Path, item: dict[str, Any], sha256: str) -> Bundle:
         sha256=sha256,
         modalities=tuple(Modality(**{**m, "bands": tuple(m["bands"])}) for m in p["mmedge:modalities"]),
         classes=tuple(
-            LandClass(c["value"], c["name"], _rgb(c["color_hint"])) for c in p["mlm:output"][0]["classification:classes"]
+            LandClass(c["value"], c["name"], _rgb(c["color_hint"]))
+            for c in p["mlm:output"][0]["classification:classes"]
         ),
         tiling=Tiling(**p["mmedge:tiling"]),
         nodata=p["mmedge:nodata"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from mmedge.edge.training.score import WINDOW_PX, repeat
 from mmedge.edge.training.split import BLOCKS, TEST, TRAIN, VALIDATE, part_of_pixels, windows_inside
 
 Ints = npt.NDArray[np.int64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,39 +66,39 @@ class Sampler:
         self.data = data
         self.world = data.world_part(TRAIN)
         self.origins = [
-            windows_inside(np.ones(s.labels.shape, np.bool_) if everywhere else part_of_pixels(s.name) == TRAIN, WINDOW_PX)
+            windows_inside(
+                np.ones(s.labels.shape, np.bool_) if everywhere else part_of_pixels(s.name) == TRAIN, WINDOW_PX
+            )
             for s in data.scenes
         ]
 
     def windows(self, rng: Rng, sensors: Sequence[str], count: int) -> Batch:
         """`count` windows, turned and flipped, their radiometry jittered, each with a hole in some of its sensors."""
         parts = [self._window(rng, sensors) for _ in range(count)]
-        stack = {
-            key: {m: np.concatenate([p[key][m] for p in parts]) for m in sensors} for key in ("data", "valid", "holed")
-        }
-        return Batch(stack["data"], stack["valid"], stack["holed"], np.concatenate([p["labels"]["all"] for p in parts]))
+        return Batch(
+            {m: np.concatenate([p.data[m] for p in parts]) for m in sensors},
+            {m: np.concatenate([p.valid[m] for p in parts]) for m in sensors},
+            {m: np.concatenate([p.holed[m] for p in parts]) for m in sensors},
+            np.concatenate([p.labels for p in parts]),
+        )
 
-    def _window(self, rng: Rng, sensors: Sequence[str]) -> dict[str, dict[str, npt.NDArray[np.generic]]]:
+    def _window(self, rng: Rng, sensors: Sequence[str]) -> Batch:
         which = rng.integers(len(self.data.scenes))
         scene, origins = self.data.scenes[which], self.origins[which]
         origin = origins[rng.integers(len(origins))][None]
         data, valid = cut(scene, origin, WINDOW_PX)
         row, col = origin[0]
         labels = scene.labels[None, row : row + WINDOW_PX, col : col + WINDOW_PX]
-        turns, flip = rng.integers(4), rng.random() < 0.5
+        turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+        turned = {m: turn(valid[m], turns, flip) for m in sensors}
+        return Batch(
+            {m: turn(jitter(rng, m, data[m]), turns, flip) for m in sensors},
+            turned,
+            self._with_holes(rng, turned),
+            turn(labels, turns, flip),
+        )
 
-        def turn(x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-            x = np.rot90(x, turns, axes=(-2, -1))
-            return np.ascontiguousarray(x[..., ::-1] if flip else x)
-
-        return {
-            "data": {m: turn(jitter(rng, m, data[m])) for m in sensors},
-            "valid": {m: turn(valid[m]) for m in sensors},
-            "holed": self._cut_holes(rng, {m: turn(valid[m]) for m in sensors}),
-            "labels": {"all": turn(labels)},
-        }
-
-    def _cut_holes(self, rng: Rng, valid: dict[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+    def _with_holes(self, rng: Rng, valid: Masks) -> Masks:
         """A hole in one sensor, sometimes in more; sometimes one hole in all of them, as at a scene's border."""
         if rng.random() < 0.15:
             hole = self.data.holes.draw(rng, WINDOW_PX)
@@ -115,9 +117,17 @@ class Sampler:
         weight = weight * usable.any(1)
         places = rng.choice(len(weight), count, p=weight / weight.sum())
         dates = np.array([rng.choice(np.flatnonzero(usable[p])) for p in places])
-        data = {m: repeat(jitter(rng, m, self.world.data[m][places, dates][..., None, None])[..., 0, 0]) for m in sensors}
+        data = {
+            m: repeat(jitter(rng, m, self.world.data[m][places, dates][..., None, None])[..., 0, 0]) for m in sensors
+        }
         valid = {m: np.ones((count, 1, *data[m].shape[-2:]), np.bool_) for m in sensors}
         return data, valid, self.world.labels[places]
+
+
+def turn(x: npt.NDArray[Scalar], turns: int, flip: bool) -> npt.NDArray[Scalar]:
+    """Quarter turns of the last two axes, then a flip."""
+    x = np.rot90(x, turns, axes=(-2, -1))
+    return np.ascontiguousarray(x[..., ::-1] if flip else x)
 
 
 def jitter(rng: Rng, sensor: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -130,4 +140,4 @@ def jitter(rng: Rng, sensor: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.
     return x
 
 
-__all__ = ["TEST", "TRAIN", "VALIDATE", "Batch", "Sampler", "TrainingSet", "jitter"]
+__all__ = ["TEST", "TRAIN", "VALIDATE", "Batch", "Sampler", "TrainingSet", "jitter", "turn"]

@@ -33,13 +33,13 @@ class FitConfig:
     """
 
     seed: int = 0
-    steps: int = 1200
+    steps: int = 1000
     draws: int = 2
     windows: int = 6
     world_pixels: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 2e-2
-    agreement: float = 1.0
+    agreement: float = 2.0
     world: float = 0.3
     average: float = 0.99
     check_every: int = 100
@@ -88,7 +88,9 @@ def fit(
 ) -> dict[str, float]:
     """Train in place; afterwards `model` holds the averaged weights of the best validation. State goes to `folder`."""
     sampler = Sampler(data, everywhere=everywhere)
-    optimiser = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98))
+    optimiser = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+    )
     run = _Run(model, optimiser, folder, config)
     run.load()
     while run.step < config.steps and run.stale < config.patience:
@@ -120,9 +122,7 @@ def _step(
         whole = _logits(model, batch.data, batch.valid)
         holed = _logits(model, batch.data, batch.holed)
         seen = torch.from_numpy(np.logical_or.reduce([batch.holed[m] for m in present])[:, 0])
-        untouched = torch.from_numpy(
-            np.logical_and.reduce([batch.holed[m] == batch.valid[m] for m in present])[:, 0]
-        )
+        untouched = torch.from_numpy(np.logical_and.reduce([batch.holed[m] == batch.valid[m] for m in present])[:, 0])
         loss = 0.5 * F.cross_entropy(whole, labels, ignore_index=-1)
         loss = loss + 0.5 * F.cross_entropy(holed, labels.where(seen, -1), ignore_index=-1)
         apart = F.kl_div(holed.log_softmax(1), whole.detach().softmax(1), reduction="none").sum(1)
@@ -151,9 +151,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) ->
 class _Run:
     """State of a training run: step, moments, averaged weights, best weights; on disk as safetensors and JSON."""
 
-    def __init__(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, config: FitConfig
-    ) -> None:
+    def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, config: FitConfig) -> None:
         self.model, self.optimiser, self.folder, self.config = model, optimiser, folder, config
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.mean = {n: p.detach().clone() for n, p in self.trained.items()}
