@@ -168,7 +168,8 @@ class Galileo(nn.Module):
         Missing tokens equal the bias of the last norm.
         """
         tokens = self._embed(x, patch_px)
-        tokens = Inputs(*(t + p for t, p in zip(tokens, self._positions(tokens, months, patch_px, resolution_m))))
+        places = self._positions(tokens, months, patch_px, resolution_m)
+        tokens = Inputs(*(t + p for t, p in zip(tokens, places, strict=True)))
         gone = Inputs(
             missing.space_time[:, ::patch_px, ::patch_px],
             missing.space[:, ::patch_px, ::patch_px],
@@ -183,7 +184,7 @@ class Galileo(nn.Module):
         flat = self.norm(torch.where(present[..., None], flat, 0.0))
         mean = (flat * present[..., None]).sum(1) / present.sum(1, keepdim=True)
         parts = flat.split([math.prod(t.shape[1:-1]) for t in tokens], dim=1)
-        return Inputs(*(p.view(t.shape) for p, t in zip(parts, tokens))), mean
+        return Inputs(*(p.view(t.shape) for p, t in zip(parts, tokens, strict=True))), mean
 
     def _embed(self, x: Inputs, patch_px: int) -> Inputs:
         batch, _, _, steps, _ = x.space_time.shape

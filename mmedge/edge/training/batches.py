@@ -16,6 +16,7 @@ from mmedge.edge.training.samples import (
     LabelledScene,
     Masks,
     WorldPixels,
+    believable,
     cell_part,
     cut,
     read_scene,
@@ -65,6 +66,7 @@ class Sampler:
     def __init__(self, data: TrainingSet, *, everywhere: bool = False) -> None:
         self.data = data
         self.world = data.world_part(TRAIN)
+        self.labels = [believable(s) for s in data.scenes]
         self.origins = [
             windows_inside(
                 np.ones(s.labels.shape, np.bool_) if everywhere else part_of_pixels(s.name) == TRAIN, WINDOW_PX
@@ -88,7 +90,7 @@ class Sampler:
         origin = origins[rng.integers(len(origins))][None]
         data, valid = cut(scene, origin, WINDOW_PX)
         row, col = origin[0]
-        labels = scene.labels[None, row : row + WINDOW_PX, col : col + WINDOW_PX]
+        labels = self.labels[which][None, row : row + WINDOW_PX, col : col + WINDOW_PX]
         turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
         turned = {m: turn(valid[m], turns, flip) for m in sensors}
         return Batch(

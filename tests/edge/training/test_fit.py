@@ -39,7 +39,11 @@ def training() -> TrainingSet:
     labels = (rng.random((224, 224)) < 0.5).astype(np.int64)
     sar = np.stack([-20 + 10 * labels, -15 + 0 * labels]).astype(np.float32) + rng.normal(0, 1, (2, 224, 224))
     scene = LabelledScene(
-        "433D_629L_3_1", {"sar": sar.astype(np.float32)}, {"sar": np.ones((224, 224), bool)}, labels, (0, 0)
+        "433D_629L_3_1",
+        {"sar": sar.astype(np.float32), "optical": np.zeros((9, 224, 224), np.float32)},
+        {m: np.ones((224, 224), bool) for m in ("sar", "optical")},
+        labels,
+        (0, 0),
     )
     pixels = WorldPixels(
         {"sar": np.zeros((81, 1, 2), np.float32), "optical": np.zeros((81, 1, 9), np.float32)},

@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mmedge.edge.training.batches import Sampler, TrainingSet  # noqa: E402
-from mmedge.edge.training.missingness import Holes  # noqa: E402
-from mmedge.edge.training.samples import LabelledScene, WorldPixels  # noqa: E402
-from mmedge.edge.training.split import BLOCKS, TEST, TRAIN, VALIDATE, part_of_pixels, windows_inside  # noqa: E402
+from mmedge.edge.training.batches import Sampler, TrainingSet
+from mmedge.edge.training.missingness import Holes
+from mmedge.edge.training.samples import LabelledScene, WorldPixels
+from mmedge.edge.training.split import BLOCKS, TEST, TRAIN, VALIDATE, part_of_pixels, windows_inside
 
 SIZE = 64
 
@@ -43,7 +43,9 @@ def test_windows_inside_finds_exactly_those_that_fit() -> None:
 def tagged_scene(name: str) -> LabelledScene:
     """A scene whose labels and pixels say which part they belong to."""
     part = part_of_pixels(name).astype(np.int64)
-    data = {m: np.broadcast_to(part, (c, *part.shape)).astype(np.float32) for m, c in (("sar", 2), ("elevation", 1))}
+    data = {
+        m: np.broadcast_to(part, (c, *part.shape)).astype(np.float32) for m, c in (("optical", 9), ("elevation", 1))
+    }
     valid = {m: np.ones(part.shape, bool) for m in data}
     return LabelledScene(name, data, valid, part, (0, 0))
 
