@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=FitConfig.steps)
     args = parser.parse_args()
 
+    torch.set_num_threads(1)  # measured: two threads take 3.6 x the CPU time of one where other work runs beside
     training = TrainingSet.read(args.data)
     model = new_model(args.data, training, MaMOLConfig(), args.seed)
     config = FitConfig(seed=args.seed, steps=args.steps)

@@ -72,7 +72,7 @@ class _Positional(nn.Module):
         self.model, self.sensors, self.mixed = model, sensors, mixed
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        data, valid = dict(zip(self.sensors, inputs[::2])), dict(zip(self.sensors, inputs[1::2]))
+        data, valid = (dict(zip(self.sensors, row, strict=True)) for row in (inputs[::2], inputs[1::2]))
         logits: Tensor = self.model(data, valid, uniform=not self.mixed)
         return logits
 
