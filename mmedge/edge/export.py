@@ -100,6 +100,8 @@ def to_onnx(model: MaMOL, sensors: tuple[str, ...], *, mixed: bool) -> onnx.Mode
         raise RuntimeError(f"the exporter gave no graph for {'+'.join(sensors)}")
     optimize_ir(program.model, should_fold=_may_fold)
     graph: onnx.ModelProto = program.model_proto
+    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.graph.input, *graph.graph.output)):
+        raise RuntimeError("the exporter has fixed the batch size: some operation of the network reads it as a number")
     _strip(graph)
     onnx.checker.check_model(graph)
     return graph

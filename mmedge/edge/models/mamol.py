@@ -222,7 +222,7 @@ class MaMOL(nn.Module):
                 x = x + self.adapters[i - plain](z, missing, index, every, where)
         u: Tensor = self.norm(x)
         if groups > 1:
-            u = u.view(len(u), groups, -1, WIDTH).mean(1)
+            u = u.view(u.shape[0], groups, -1, WIDTH).mean(1)
         return u if seen is None else torch.where(seen[..., index : index + 1] > 0, u, 0.0)
 
     def _present(self, data: Maps) -> Tensor:
