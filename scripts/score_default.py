@@ -1,9 +1,9 @@
 """Fill the results table of the default model, row by row: `python scripts/score_default.py --data ../shared/data`.
 
 Rows are majority class, gradient-boosted trees, modality dropout of equal size, and MaMOL; in scene (train and test
-blocks are disjoint) and leave one scene out (trained on two scenes, scored on all of the third); three seeds. Each row is
-appended to --out as soon as it is done, and a row that is there is not run again. Networks train `--steps` steps on one
-thread and keep the checkpoint that is best on the validation blocks.
+blocks are disjoint) and leave one scene out (trained on two scenes, scored on all of the third); three seeds. Each row
+is appended to --out as soon as it is done, and a row that is there is not run again. Networks train `--steps` steps on
+one thread and keep the checkpoint that is best on the validation blocks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What MaMOL has to beat: the same frozen backbone and heads, trained with the same missing sensors, without routing."""
+"""What MaMOL has to beat: the same frozen backbone and heads, the same missing sensors in training, no routing."""
 
 from __future__ import annotations
 

@@ -50,7 +50,11 @@ Maps = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaMOLConfig:
-    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone."""
+    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone.
+
+    `positions`: tokens know their place in the window; without, all take the mean of Galileo's place embeddings, so
+    that a class depends less on where the lattice happens to lie.
+    """
 
     classes: int = 7
     rank: int = 8
@@ -61,7 +65,8 @@ class MaMOLConfig:
     missing_width: int = 8
     gate_width: int = 64
     head_width: int = 96
-    pixel_width: int = 24
+    pixel_width: int = 32
+    positions: bool = False
 
 
 class Adapter(nn.Module):
@@ -165,7 +170,7 @@ class MaMOL(nn.Module):
         self.adapters = nn.ModuleList(Adapter(config) for _ in range(config.adapted_layers))
         self.fuse = nn.ModuleDict({m: nn.Linear(WIDTH, config.head_width, bias=False) for m in SENSORS})
         self.fuse_missing = nn.Linear(config.missing_width, config.head_width)
-        self.head = nn.Linear(config.head_width, config.classes * TOKEN_PX**2)
+        self.context = nn.Linear(config.head_width, config.classes + config.pixel_width)
         self.pixel_path = PixelPath(CHANNELS, config.classes, config.pixel_width)
         for part in (self.stems, self.blocks, self.norm):
             part.requires_grad_(False)
@@ -181,7 +186,7 @@ class MaMOL(nn.Module):
             for g in stem.groups:
                 stem.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
                 place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
-                stem.get_buffer(f"place_{g}").copy_(place)
+                stem.get_buffer(f"place_{g}").copy_(place if model.config.positions else place.mean((0, 1)))
         return model
 
     def stem(self, sensor: str) -> Stem:
@@ -201,8 +206,10 @@ class MaMOL(nn.Module):
         rows, cols = height // TOKEN_PX, width // TOKEN_PX
         if seen is not None:
             hidden = _borrow(hidden, seen.amax(-1, keepdim=True), rows, cols)
-        coarse = self.head(F.gelu(hidden)).transpose(1, 2).reshape(batch, -1, rows, cols)
-        logits: Tensor = F.pixel_shuffle(coarse, TOKEN_PX) + self.pixel_path(x, valid)
+        coarse = self.context(F.gelu(hidden)).transpose(1, 2).reshape(batch, -1, rows, cols)
+        fine = F.interpolate(coarse, scale_factor=float(TOKEN_PX), mode="bilinear", align_corners=False)
+        classes = self.config.classes
+        logits: Tensor = fine[:, :classes] + self.pixel_path(x, valid, fine[:, classes:])
         return logits
 
     def _tower(self, sensor: str, x: Tensor, missing: Tensor, seen: Tensor | None, present: tuple[str, ...]) -> Tensor:

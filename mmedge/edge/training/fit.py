@@ -39,7 +39,7 @@ class FitConfig:
     world_pixels: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 2e-2
-    agreement: float = 5.0
+    agreement: float = 10.0
     world: float = 0.3
     average: float = 0.99
     check_every: int = 100
