@@ -25,9 +25,14 @@ Places = npt.NDArray[np.float64]
 class Lattice(Protocol):
     """Pixels that have places: a `Grid`, or a raster under control points."""
 
-    rows: int
-    cols: int
-    crs: str
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def cols(self) -> int: ...
+
+    @property
+    def crs(self) -> str: ...
 
     @property
     def window(self) -> Window: ...

@@ -28,7 +28,7 @@ def inspect_files(path: Path) -> list[RasterFile]:
 def with_quality(
     bands: Sequence[RasterBand], files: Mapping[str, RasterFile]
 ) -> tuple[list[RasterBand], dict[str, RasterFile]]:
-    """Bands named SCL, QA60, QA_PIXEL or QA_RADSAT taken out of the bands, and attached to every file of their sensor."""
+    """Bands named SCL, QA60, QA_PIXEL or QA_RADSAT taken out of the bands, and attached to every optical file."""
     named = [band for band in bands if band.sensor == "optical" and band_name(band.name or "") in NAMED_RULES]
     kept = [band for band in bands if band not in named]
     layers = tuple(

@@ -41,7 +41,7 @@ class Rule:
 
     def usable(self, values: npt.NDArray[np.integer]) -> Valid:
         """True where a value of the layer (any shape, integers) says that the pixel may be used."""
-        return (values & self.bits == 0) & ~np.isin(values, self.classes)
+        return np.asarray((values & self.bits == 0) & ~np.isin(values, self.classes))
 
 
 def bits(*numbers: int) -> int:
