@@ -8,6 +8,7 @@ S1-RS-MDA-52-7441; Landsat Collection 2: LSDS-1619 (Landsat 8-9) and LSDS-1618 (
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 ORIGIN = (700000.0, 5700000.0)
@@ -170,10 +172,11 @@ def write_sentinel1(
         path.parent.mkdir(parents=True, exist_ok=True)
         rows, cols = pixels.shape
         placed: dict[str, Any] = {"gcps": list(points), "crs": "EPSG:4326"} if in_tiff else {}
-        with rasterio.open(
-            path, "w", driver="GTiff", count=1, height=rows, width=cols, dtype="uint16", **placed
-        ) as out:
-            out.write(pixels.astype(np.uint16), 1)
+        profile = {"driver": "GTiff", "count": 1, "height": rows, "width": cols, "dtype": "uint16", **placed}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path, "w", **profile) as out:
+                out.write(pixels.astype(np.uint16), 1)
         calibration = safe / "annotation" / "calibration" / f"calibration-{stem}.xml"
         calibration.parent.mkdir(parents=True, exist_ok=True)
         calibration.write_text(_calibration(*lut), encoding="utf-8")

@@ -198,7 +198,8 @@ def _resolution_ratio(source: Lattice, reference: Grid) -> float:
 
 
 def _to_linear(values: Data, unit: Unit) -> Data:
-    return np.power(10.0, values / 10, dtype=np.float32) if unit == "dB" else values
+    # No backscatter comes near 300 dB: digital numbers taken for dB do, and must reach the check that says so.
+    return np.power(10.0, np.minimum(values, 300) / 10, dtype=np.float32) if unit == "dB" else values
 
 
 def _from_linear(values: Data, unit: Unit) -> Data:

@@ -22,7 +22,7 @@ from mmedge.geo_io.acquired import Acquisition
 from mmedge.geo_io.bands import split_description
 from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
 from mmedge.geo_io.quality import QualityLayer
-from mmedge.geo_io.spectral import BAD, band_wavelengths
+from mmedge.geo_io.spectral import BAD, band_wavelengths, reflectance_scale
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
@@ -168,6 +168,8 @@ def _no_bands(path: Path, subdatasets: list[str]) -> SceneError:
 def _band(ds: Any, path: Path, index: int, wavelength_nm: float | None) -> RasterBand:
     sensor, name = _names(ds, index, wavelength_nm)
     scale, offset = ds.scales[index - 1], ds.offsets[index - 1]
+    if (scale, offset) == (1.0, 0.0):
+        scale = reflectance_scale(ds) or 1.0
     return RasterBand(
         path=path,
         index=index,

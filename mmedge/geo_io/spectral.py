@@ -58,6 +58,12 @@ def band_wavelengths(ds: Any) -> dict[int, float]:
     return found
 
 
+def reflectance_scale(ds: Any) -> float | None:
+    """1 / ENVI's `reflectance scale factor` of a rasterio dataset; None where its header has none, or none above 0."""
+    factor = _listed(ds, "reflectance_scale_factor")
+    return 1 / factor[0] if len(factor) == 1 and factor[0] > 0 else None
+
+
 def nearest_band(name: str, bands: Sequence[RasterBand]) -> RasterBand | None:
     """The band whose wavelength is nearest to that of the named band, renamed, with the assumption recorded.
 

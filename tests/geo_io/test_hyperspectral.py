@@ -75,11 +75,12 @@ def test_bad_bands_are_never_taken(cube: tuple[Any, list[float]], tmp_path: Path
     pixels, wavelengths = cube
     nearest = int(np.argmin(np.abs(np.array(wavelengths) - SENTINEL2_NM["B04"][0])))
     good = ["0" if i == nearest else "1" for i in range(len(pixels))]
-    extra = f"bbl = {{{', '.join(good)}}}\nreflectance scale factor = 10000\n"
+    extra = f"bbl = {{{', '.join(good)}}}\nreflectance scale factor = 5000\n"
     with open_scene(envi(tmp_path / "cube.img", pixels, wavelengths, extra=extra), [optical("B04")]) as scene:
         found = scene.read(WHOLE).data["optical"][0]
-    assert any(np.allclose(found, pixels[i] / 10000) for i in (nearest - 1, nearest + 1))
-    assert not np.allclose(found, pixels[nearest] / 10000)
+        assert not any("no scale tag" in text for text in scene.assumptions)
+    assert any(np.allclose(found, pixels[i] / 5000) for i in (nearest - 1, nearest + 1))
+    assert not np.allclose(found, pixels[nearest] / 5000)
 
 
 def test_wavelengths_in_descriptions_and_tags(chile: Path, tmp_path: Path) -> None:
