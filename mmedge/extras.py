@@ -16,6 +16,7 @@ EXTRA = {
     "tensorrt": "tensorrt",
     "torch_tensorrt": "torch-tensorrt",
     "laspy": "lidar",
+    "lazrs": "lidar",
     "pyogrio": "vector",
     "shapely": "vector",
     "ray": "batch",

@@ -119,7 +119,7 @@ def open_scene(
         date = found.acquired or _acquired(name, bands, found.files)
         source = RasterSource(by_name[name], bands, found.files, reference, backscatter=backscatter, acquired=date)
         sources[name] = source
-        warnings += source.check(reference)
+        warnings += [*source.info.warnings, *source.check(reference)]
         if modalities is not None:
             warnings += _gsd_warning(by_name[name], reference)
     return Scene(name=found.name, grid=reference, sources=sources, warnings=list(dict.fromkeys(warnings)))

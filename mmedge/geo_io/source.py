@@ -24,6 +24,7 @@ class SourceInfo:
     gsd_m: float
     acquired: Acquisition | None = None
     assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -67,6 +67,8 @@ class MaMOLConfig:
 class Adapter(nn.Module):
     """Mixture of low-rank experts in parallel to a frozen feed-forward: dynamic, shared, and one a sensor."""
 
+    spread: Tensor
+
     def __init__(self, config: MaMOLConfig) -> None:
         super().__init__()
         self.config = config
@@ -79,6 +81,8 @@ class Adapter(nn.Module):
         self.out = nn.Linear(WIDTH, WIDTH)
         nn.init.zeros_(self.out.weight)  # training starts at the frozen model
         nn.init.zeros_(self.out.bias)
+        # Row i spreads the weight of expert i over its ranks.
+        self.register_buffer("spread", torch.eye(experts).repeat_interleave(config.rank, 1), persistent=False)
 
     def gate(self, z: Tensor, missing: Tensor) -> Tensor:
         """Weights of the dynamic experts (B, L, K); those beyond the top k are 0, the others are not renormalised."""
@@ -91,26 +95,18 @@ class Adapter(nn.Module):
 
     def forward(self, z: Tensor, missing: Tensor, sensor: int, seen: Tensor | None, present: tuple[int, ...]) -> Tensor:
         """z (B, L, D); missing: psi, (B, L, d) or (d,); seen (B, L, sensors) or None where all of `present` are."""
-        fixed = self.config.dynamic + 1
+        dynamic, rank = self.config.dynamic, self.config.rank
         special = (sensor,) if self.config.variant == "B" else present
-        down, up = (
-            torch.cat([w[:fixed], *(w[fixed + j : fixed + j + 1] for j in special)]).flatten(0, 1)
-            for w in (self.down, self.up)
-        )
-        code = F.linear(z, down)
-        code = code * self._scale(z, missing, special, seen)
-        y: Tensor = self.out(F.gelu(code @ up))
-        return y
-
-    def _scale(self, z: Tensor, missing: Tensor, special: tuple[int, ...], seen: Tensor | None) -> Tensor:
-        gate = self.gate(z, missing)
-        ones = torch.ones_like(gate[..., :1])
-        parts = [gate, ones]
+        experts = [*range(dynamic + 1), *(dynamic + 1 + j for j in special)]
+        down, up = (torch.cat([w[i] for i in experts]) for w in (self.down, self.up))
+        columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
+        scale = self.gate(z, missing) @ columns[:dynamic]
         if self.config.variant == "B" or seen is None:
-            parts += [ones] * len(special)
+            scale = scale + columns[dynamic:].sum(0)
         else:
-            parts += [seen[..., j : j + 1] for j in special]
-        return torch.cat(parts, dim=-1).repeat_interleave(self.config.rank, dim=-1)
+            scale = scale + columns[dynamic] + seen @ columns[dynamic + 1 :]
+        y: Tensor = self.out(F.gelu((F.linear(z, down) * scale) @ up))
+        return y
 
 
 class Stem(nn.Module):
