@@ -40,8 +40,8 @@ class Lattice(Protocol):
     def rowcol(self, x: Places, y: Places) -> tuple[Places, Places]: ...
 
 
-# Grids whose corners agree within this share of a pixel are one grid (SpaceNet 6 differs in the 4th digit).
-SAME_GRID_PX = 0.01
+# Grids whose corners agree within this share of a pixel are one grid: those of SpaceNet 6 differ by 0.012.
+SAME_GRID_PX = 0.02
 # Places are projected exactly at every 16th pixel of the reference grid and interpolated between: at 10 m pixels the
 # Earth's curvature makes that wrong by 0.5 mm. GDAL's own approximation depends on the window that is read.
 NODE_PX = 16

@@ -22,6 +22,7 @@ from mmedge.geo_io.acquired import Acquisition
 from mmedge.geo_io.bands import split_description
 from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
 from mmedge.geo_io.quality import QualityLayer
+from mmedge.geo_io.sar import amplitude_scale, saturated
 from mmedge.geo_io.spectral import BAD, band_wavelengths, reflectance_scale
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
@@ -169,7 +170,8 @@ def _band(ds: Any, path: Path, index: int, wavelength_nm: float | None) -> Raste
     sensor, name = _names(ds, index, wavelength_nm)
     scale, offset = ds.scales[index - 1], ds.offsets[index - 1]
     if (scale, offset) == (1.0, 0.0):
-        scale = reflectance_scale(ds) or 1.0
+        is_complex = ds.dtypes[index - 1].startswith("complex")
+        scale = (amplitude_scale(ds.tags()) if is_complex else reflectance_scale(ds)) or 1.0
     return RasterBand(
         path=path,
         index=index,
@@ -259,6 +261,8 @@ class RasterReader:
         for index, values, fill in zip(self._indexes, raw, self._fill, strict=True):
             if values.dtype.kind in "fc":
                 valid &= np.isfinite(values)
+            if values.dtype.kind == "c":
+                valid &= ~saturated(values)
             for value in fill:
                 valid &= values != value
             nodata = ds.nodatavals[index - 1]

@@ -14,7 +14,7 @@ from mmedge.geo_io.align import ResampledReader, ShiftedReader, pixel_shift
 from mmedge.geo_io.bands import sensor_name
 from mmedge.geo_io.gcp import control_grid
 from mmedge.geo_io.ground import gsd_m
-from mmedge.geo_io.optical import check_reflectance, reflectance
+from mmedge.geo_io.optical import check_reflectance, may_hold_offset, reflectance
 from mmedge.geo_io.quality import QualityLayer, Rule
 from mmedge.geo_io.raster import Convert, RasterBand, RasterFile, RasterReader, ground_grid
 from mmedge.geo_io.sar import Backscatter, check_backscatter, check_calibrated, to_db
@@ -51,6 +51,7 @@ class RasterSource:
         self._backscatter = _backscatter(backscatter, modality)
         scaled = [reflectance(band) if modality.unit == "reflectance" else None for band in bands]
         bands = [s.band if s else band for s, band in zip(scaled, bands, strict=True)]
+        self._may_hold_offset = modality.unit == "reflectance" and all(may_hold_offset(band) for band in bands)
         used = [files[path] for path in _paths(bands)]
         converts = [_convert(file, bands, modality, self._backscatter) for file in used]
         self._measured = all(convert is None for convert in converts)  # what the files hold is what is checked
@@ -84,7 +85,7 @@ class RasterSource:
     def check(self, reference: Grid) -> list[str]:
         """Warnings about the units of the data, from a sample; raises UnitError where they are plainly wrong."""
         if self._modality.unit == "reflectance":
-            return check_reflectance(self._sample(reference), self._modality.name)
+            return check_reflectance(self._sample(reference), self._modality.name, offset=self._may_hold_offset)
         if self._modality.unit == "dB" and self._measured:
             return check_backscatter(self._sample(reference), self._modality.name)
         if self._modality.unit == "dB":
