@@ -175,5 +175,3 @@ def _box(path: Path) -> tuple[float, float, float, float]:
 
 def _ring(west: float, south: float, east: float, north: float) -> list[list[float]]:
     return [[west, south], [east, south], [east, north], [west, north], [west, south]]
-
-
