@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
-from mmedge.geo_io.delivered import inspect_files, with_quality
+from mmedge.geo_io.delivered import inspect_files, with_masks, with_quality
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.manifest import Manifest, read_manifest
 from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid, inspect_raster
@@ -34,13 +34,15 @@ class SceneOptions:
     """What a person may say about a scene that its files do not.
 
     `sources`: files per sensor; `bands`: names of a sensor's bands, in file order; `scale`: (scale, offset) per
-    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `reference`: the sensor whose grid is the reference.
+    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must
+    not be used (clouds, layover, shadow), on any grid; `reference`: the sensor whose grid is the reference.
     """
 
     sources: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     bands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unit: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     reference: str | None = None
 
 
@@ -154,6 +156,7 @@ def _gather(path: Path | None, options: SceneOptions) -> _Found:
         bands += _from_manifest(manifest, files)
     name = manifest.name if manifest else (path or bands[0].path).stem
     bands, files = with_quality(bands, files)
+    files = with_masks({sensor_name(key): paths for key, paths in options.masks.items()}, bands, files)
     return _Found(
         name=name,
         bands=[_scaled(band, options) for band in bands],
