@@ -10,6 +10,7 @@ from mmedge.errors import MissingExtraError
 EXTRA = {
     "torch": "train",
     "sklearn": "train",
+    "scipy": "train",
     "safetensors": "train",
     "onnx": "export",
     "onnxruntime": "onnxruntime",

@@ -72,7 +72,7 @@ class _Positional(nn.Module):
         self.model, self.sensors, self.mixed = model, sensors, mixed
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        data, valid = dict(zip(self.sensors, inputs[::2])), dict(zip(self.sensors, inputs[1::2]))
+        data, valid = (dict(zip(self.sensors, row, strict=True)) for row in (inputs[::2], inputs[1::2]))
         logits: Tensor = self.model(data, valid, uniform=not self.mixed)
         return logits
 
@@ -100,6 +100,8 @@ def to_onnx(model: MaMOL, sensors: tuple[str, ...], *, mixed: bool) -> onnx.Mode
         raise RuntimeError(f"the exporter gave no graph for {'+'.join(sensors)}")
     optimize_ir(program.model, should_fold=_may_fold)
     graph: onnx.ModelProto = program.model_proto
+    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.graph.input, *graph.graph.output)):
+        raise RuntimeError("the exporter has fixed the batch size: some operation of the network reads it as a number")
     _strip(graph)
     onnx.checker.check_model(graph)
     return graph

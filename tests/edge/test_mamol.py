@@ -12,7 +12,7 @@ from torch import Tensor  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from mmedge.edge.models.galileo import Galileo  # noqa: E402
-from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL, MaMOLConfig  # noqa: E402
+from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL, MaMOLConfig, _borrow  # noqa: E402
 from mmedge.edge.training.fit import parameter_groups  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
 
@@ -93,11 +93,24 @@ def test_a_valid_pixel_of_an_invalid_token_is_still_seen(model: MaMOL) -> None:
 
 
 def test_half_valid_tokens_count_and_lesser_ones_do_not(model: MaMOL) -> None:
-    data, valid = windows(("sar",))
+    _, valid = windows(("sar",))
     valid["sar"][:, :, 8:16, 8:12] = False
     assert model._seen({"sar": F.avg_pool2d(valid["sar"].float(), 8)})[0, 9].tolist() == [0, 1, 0]
     valid["sar"][:, :, 8, 12] = False
     assert model._seen({"sar": F.avg_pool2d(valid["sar"].float(), 8)})[0, 9].tolist() == [0, 0, 0]
+
+
+def test_a_token_without_sensors_borrows_from_its_neighbours() -> None:
+    hidden = torch.randn(2, 64, 5)
+    some = (torch.rand(2, 64, 1) < 0.4).float()
+    grid, has = hidden.view(2, 8, 8, 5), some.view(2, 8, 8)
+    for out, h, s in zip(_borrow(hidden, some, 8, 8).view(2, 8, 8, 5), grid, has, strict=True):
+        for r in range(8):
+            for c in range(8):
+                rows, cols = slice(max(0, r - 1), r + 2), slice(max(0, c - 1), c + 2)
+                around = h[rows, cols][s[rows, cols] > 0]
+                lacking = s[r, c] == 0 and len(around) > 0
+                close(out[r, c], around.mean(0) if lacking else h[r, c], atol=1e-5)
 
 
 def test_removed_tokens_are_no_keys(model: MaMOL) -> None:

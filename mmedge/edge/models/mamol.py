@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -176,27 +176,32 @@ class MaMOL(nn.Module):
         model = cls(config)
         model.blocks.load_state_dict(galileo.blocks.state_dict())
         model.norm.load_state_dict(galileo.norm.state_dict())
-        for stem in model.stems.values():
+        for sensor in SENSORS:
+            stem = model.stem(sensor)
             for g in stem.groups:
-                embeds = galileo.space_embed if g in galileo.space_embed else galileo.space_time_embed
-                stem.patch[g].load_state_dict(embeds[g].proj.state_dict())
+                stem.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
                 place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
                 stem.get_buffer(f"place_{g}").copy_(place)
         return model
 
+    def stem(self, sensor: str) -> Stem:
+        return cast(Stem, self.stems[sensor])
+
     def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
         """Logits (B, classes, H, W). `uniform` promises that every token has every sensor of `data`."""
-        x = {m: self.stems[m].normalise(data[m], valid[m]) for m in data}
+        x = {m: self.stem(m).normalise(data[m], valid[m]) for m in data}
         share = {m: F.avg_pool2d(valid[m].float(), TOKEN_PX) for m in data}
         batch, _, height, width = next(iter(x.values())).shape
         seen = None if uniform else self._seen(share)
         missing = self.psi(1 - (self._present(data) if seen is None else seen))
         hidden = self.fuse_missing(missing)
         for m in data:
-            u = self._tower(m, self.stems[m].tokens(x[m], valid[m], share[m]), missing, seen, tuple(data))
+            u = self._tower(m, self.stem(m).tokens(x[m], valid[m], share[m]), missing, seen, tuple(data))
             hidden = hidden + self.fuse[m](u)
-        coarse = self.head(F.gelu(hidden)).transpose(1, 2)
-        coarse = coarse.reshape(batch, -1, height // TOKEN_PX, width // TOKEN_PX)
+        rows, cols = height // TOKEN_PX, width // TOKEN_PX
+        if seen is not None:
+            hidden = _borrow(hidden, seen.amax(-1, keepdim=True), rows, cols)
+        coarse = self.head(F.gelu(hidden)).transpose(1, 2).reshape(batch, -1, rows, cols)
         logits: Tensor = F.pixel_shuffle(coarse, TOKEN_PX) + self.pixel_path(x, valid)
         return logits
 
@@ -209,15 +214,15 @@ class MaMOL(nn.Module):
             bias = ((1 - seen[..., index]) * MASKED).repeat(1, groups)[:, None, None]
             missing, every = missing.repeat(1, groups, 1), seen.repeat(1, groups, 1)
         plain = DEPTH - len(self.adapters)
-        for i, block in enumerate(self.blocks):
-            if i < plain:
-                x = block(x, bias)
-                continue
+        for i in range(DEPTH):
+            block = cast(Block, self.blocks[i])
             x, z = block.attend(x, bias)
-            x = x + block.mlp(z) + self.adapters[i - plain](z, missing, index, every, where)
+            x = x + block.mlp(z)
+            if i >= plain:
+                x = x + self.adapters[i - plain](z, missing, index, every, where)
         u: Tensor = self.norm(x)
         if groups > 1:
-            u = u.unflatten(1, (groups, -1)).mean(1)
+            u = u.view(u.shape[0], groups, -1, WIDTH).mean(1)
         return u if seen is None else torch.where(seen[..., index : index + 1] > 0, u, 0.0)
 
     def _present(self, data: Maps) -> Tensor:
@@ -228,3 +233,13 @@ class MaMOL(nn.Module):
         some = next(iter(share.values()))
         bits = [(share[m] >= 0.5).to(some.dtype) if m in share else torch.zeros_like(some) for m in SENSORS]
         return torch.cat(bits, dim=1).flatten(2).transpose(1, 2)
+
+
+def _borrow(hidden: Tensor, some: Tensor, rows: int, cols: int) -> Tensor:
+    """Where a token has no sensor (`some` 0), the mean of its neighbours that have one, for its few valid pixels."""
+    batch, _, width = hidden.shape
+    grid = torch.cat([hidden * some, some], dim=-1).transpose(1, 2).reshape(batch, width + 1, rows, cols)
+    around = F.avg_pool2d(grid, 3, 1, 1).flatten(2).transpose(1, 2)
+    total, count = around[..., :width], around[..., width:]
+    neighbours = total / count.clamp(min=0.01)
+    return torch.where((some == 0) & (count > 0), neighbours, hidden)

@@ -120,7 +120,7 @@ def _inputs(modality: Modality) -> list[dict[str, Any]]:
     return [
         {
             "name": modality.name,
-            "description": f"In {modality.unit}. The graph itself applies value_scaling: feed what the description says.",
+            "description": f"In {modality.unit}. The graph applies value_scaling itself.",
             "bands": bands or list(modality.bands),
             "input": _structure([-1, modality.channels, *size], ["batch", "bands", "height", "width"], "float32"),
             "value_scaling": _scaling(modality.name),
