@@ -6,6 +6,7 @@ Each pixel depends on its own neighbourhood alone, never on the window it is rea
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,20 @@ from mmedge.modality import Unit
 from mmedge.tile import Data, Valid
 
 Places = npt.NDArray[np.float64]
+
+
+class Lattice(Protocol):
+    """Pixels that have places: a `Grid`, or a raster under control points."""
+
+    rows: int
+    cols: int
+    crs: str
+
+    @property
+    def window(self) -> Window: ...
+
+    def rowcol(self, x: Places, y: Places) -> tuple[Places, Places]: ...
+
 
 # Grids whose corners agree within this share of a pixel are one grid (SpaceNet 6 differs in the 4th digit).
 SAME_GRID_PX = 0.01
@@ -73,7 +88,7 @@ class ResampledReader:
     not valid have no weight.
     """
 
-    def __init__(self, reader: RasterReader, grid: Grid, reference: Grid, unit: Unit) -> None:
+    def __init__(self, reader: RasterReader, grid: Lattice, reference: Grid, unit: Unit) -> None:
         self._reader, self._grid, self._reference, self._unit = reader, grid, reference, unit
         self._factor = max(1, math.floor(_resolution_ratio(grid, reference) + SAME_GRID_PX))
         self._exact = _same_crs(grid.crs, reference.crs)
@@ -166,16 +181,15 @@ def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Da
     return total, valid
 
 
-def _resolution_ratio(source: Grid, reference: Grid) -> float:
+def _resolution_ratio(source: Lattice, reference: Grid) -> float:
     """Size of a reference pixel in source pixels, at the middle of the reference grid."""
     middle = reference.crop(Window(reference.rows // 2, reference.cols // 2, 1, 1))
     xs, ys = zip(*(middle.xy(r, c) for r, c in ((0, 0), (0, 1), (1, 0))), strict=True)
     x, y = transform(middle.crs, source.crs, list(xs), list(ys))[:2]
     if not np.isfinite([*x, *y]).all():
         raise GeoreferenceError("the sensors' coordinate systems have no common ground", hint="mmedge info SCENE")
-    area = abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))
-    width, height = source.pixel_size
-    return math.sqrt(area / (width * height))
+    row, col = source.rowcol(np.array(x), np.array(y))
+    return math.sqrt(abs((row[1] - row[0]) * (col[2] - col[0]) - (row[2] - row[0]) * (col[1] - col[0])))
 
 
 def _to_linear(values: Data, unit: Unit) -> Data:

@@ -27,10 +27,14 @@ class Scaling:
 
 def reflectance(band: RasterBand) -> Scaling:
     """Scale of a band: its own tags, else DN / 10000 for integers (DN / 255 for 8 bits), else none for floats."""
+    if band.is_complex:
+        raise UnitError(f"`{band.path}` holds complex numbers, no reflectance", hint=f"--source sar={band.path}")
     if band.tagged or np.dtype(band.dtype).kind == "f":
         return Scaling(band, None)
     full = 255 if np.dtype(band.dtype).itemsize == 1 else 10000
     assumption = f"`{band.path.name}` has no scale tag: reflectance read as DN / {full}"
+    if full == 255:
+        assumption += ", as in a picture: not calibrated"
     return Scaling(band.scaled(1 / full, 0.0), assumption)
 
 

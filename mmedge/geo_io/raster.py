@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from mmedge.errors import ReadError, SceneError
+from mmedge.geo_io.acquired import Acquisition
 from mmedge.geo_io.bands import split_description
+from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
+from mmedge.geo_io.quality import QualityLayer
+from mmedge.geo_io.spectral import BAD, band_wavelengths
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
@@ -37,6 +42,11 @@ DRIVERS = (
     "SENTINEL2",
 )
 
+# What a reader does to scaled values (bands, rows, cols), their validity and the window that they were read from.
+Convert = Callable[[Data, Valid, Window], tuple[Data, Valid]]
+
+COLOURS = {ColorInterp.red: "B04", ColorInterp.green: "B03", ColorInterp.blue: "B02", ColorInterp.nir: "B08"}
+
 # GDAL's block cache: its default is 5 % of the memory, on top of what we promise to use.
 GDAL_CACHE_BYTES = 64 << 20
 
@@ -45,7 +55,8 @@ GDAL_CACHE_BYTES = 64 << 20
 class RasterBand:
     """One band of a file. `sensor` and `name` are usual names, None where the file does not say.
 
-    Values are `scale * DN + offset` once nodata is taken out; `tagged` tells whether the file itself gave them.
+    Values are `scale * DN + offset` once nodata is taken out; `tagged` tells whether the file itself gave them. `fill`
+    are DN that are invalid beside the file's own nodata; `assumptions` are said when the band is used.
     """
 
     path: Path
@@ -57,12 +68,22 @@ class RasterBand:
     offset: float
     tagged: bool
     unit: str | None
+    fill: tuple[float, ...] = ()
+    wavelength_nm: float | None = None
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def is_complex(self) -> bool:
+        return self.dtype.startswith("complex")
 
     def named(self, sensor: str, name: str) -> RasterBand:
         return replace(self, sensor=sensor, name=name)
 
     def scaled(self, scale: float, offset: float) -> RasterBand:
         return replace(self, scale=scale, offset=offset, tagged=True)
+
+    def assuming(self, text: str) -> RasterBand:
+        return replace(self, assumptions=(*self.assumptions, text))
 
     def __str__(self) -> str:
         known = ":".join(part for part in (self.sensor, self.name) if part)
@@ -71,13 +92,27 @@ class RasterBand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterFile:
-    """What a raster holds. `grid.crs` is empty where the file has no CRS."""
+    """What a raster holds. `grid.crs` is empty where the file has no CRS; then `control` may still place it.
+
+    The rest is what a product's metadata add: `acquired`, `quality` layers, `convert` (digital numbers to dB, say) and
+    `sidecars`, the metadata files that say so.
+    """
 
     path: Path
     driver: str
     grid: Grid
     bands: tuple[RasterBand, ...]
     tags: dict[str, str]
+    control: ControlPoints | None = None
+    acquired: Acquisition | None = None
+    quality: tuple[QualityLayer, ...] = ()
+    convert: Convert | None = field(default=None, compare=False)
+    sidecars: tuple[Path, ...] = ()
+
+
+def ground_grid(file: RasterFile) -> Grid:
+    """Where a file lies: its own grid, or a north-up one that covers it where control points place it."""
+    return north_up(file.control) if file.control else file.grid
 
 
 def open_dataset(path: Path) -> Any:
@@ -107,12 +142,31 @@ def inspect_raster(path: Path) -> RasterFile:
     with open_dataset(path) as ds:
         transform = ds.transform
         grid = Grid(ds.height, ds.width, tuple(transform)[:6], ds.crs.to_wkt() if ds.crs else "")
-        bands = tuple(_band(ds, path, i) for i in ds.indexes if ds.colorinterp[i - 1] != ColorInterp.alpha)
-        return RasterFile(path=path, driver=ds.driver, grid=grid, bands=bands, tags=dict(ds.tags()))
+        wavelengths = band_wavelengths(ds)
+        used = [i for i in ds.indexes if ds.colorinterp[i - 1] != ColorInterp.alpha and wavelengths.get(i) != BAD]
+        if not used:
+            raise _no_bands(path, ds.subdatasets)
+        return RasterFile(
+            path=path,
+            driver=ds.driver,
+            grid=grid,
+            bands=tuple(_band(ds, path, i, wavelengths.get(i)) for i in used),
+            tags=dict(ds.tags()),
+            control=None if ds.crs else control_points(ds.gcps, path, ds.shape),
+        )
 
 
-def _band(ds: Any, path: Path, index: int) -> RasterBand:
-    sensor, name = split_description(ds.descriptions[index - 1])
+def _no_bands(path: Path, subdatasets: list[str]) -> SceneError:
+    if not subdatasets:
+        return SceneError(f"`{path}` holds no band that can be used", hint="gdalinfo FILE")
+    return SceneError(
+        f"`{path}` holds {len(subdatasets)} data sets and no bands of its own",
+        hint=f"take one out: `gdal_translate '{subdatasets[0]}' out.tif`",
+    )
+
+
+def _band(ds: Any, path: Path, index: int, wavelength_nm: float | None) -> RasterBand:
+    sensor, name = _names(ds, index, wavelength_nm)
     scale, offset = ds.scales[index - 1], ds.offsets[index - 1]
     return RasterBand(
         path=path,
@@ -124,14 +178,31 @@ def _band(ds: Any, path: Path, index: int) -> RasterBand:
         offset=offset,
         tagged=(scale, offset) != (1.0, 0.0),
         unit=ds.units[index - 1] or None,
+        wavelength_nm=wavelength_nm,
     )
 
 
-class RasterReader:
-    """Windowed reads of some bands of one file. Safe to call from many threads: each has a handle of its own."""
+def _names(ds: Any, index: int, wavelength_nm: float | None) -> tuple[str | None, str | None]:
+    """(sensor, band) from the description, else the wavelength, else the colour that the band is meant for."""
+    sensor, name = split_description(ds.descriptions[index - 1])
+    if sensor is None and wavelength_nm is not None:
+        return "optical", f"{wavelength_nm:g}nm"
+    colour = ds.colorinterp[index - 1]
+    if name is None and colour in COLOURS:
+        return "optical", COLOURS[colour]
+    return sensor, name
 
-    def __init__(self, path: Path, bands: tuple[RasterBand, ...]) -> None:
+
+class RasterReader:
+    """Windowed reads of some bands of one file. Safe to call from many threads: each has a handle of its own.
+
+    Complex numbers are read as their amplitude |z|. `convert` is the last step of every read.
+    """
+
+    def __init__(self, path: Path, bands: tuple[RasterBand, ...], convert: Convert | None = None) -> None:
         self.path = path
+        self._convert = convert
+        self._fill = [band.fill for band in bands]
         self._indexes = [band.index for band in bands]
         self._scale = np.array([band.scale for band in bands], np.float32)[:, None, None]
         self._offset = np.array([band.offset for band in bands], np.float32)[:, None, None]
@@ -157,7 +228,8 @@ class RasterReader:
                 f"columns {window.col}-{window.col + window.width}: {cause}",
                 hint="the file is damaged or truncated: copy it again",
             ) from None
-        return self._to_units(raw), valid
+        data = self._to_units(raw)
+        return self._convert(data, valid, window) if self._convert else (data, valid)
 
     def close(self) -> None:
         with self._lock:
@@ -174,7 +246,7 @@ class RasterReader:
         return ds
 
     def _to_units(self, raw: npt.NDArray[Any]) -> Data:
-        data = raw.astype(np.float32)
+        data = (np.abs(raw) if raw.dtype.kind == "c" else raw).astype(np.float32)
         if not self._plain:
             data *= self._scale
             data += self._offset
@@ -182,9 +254,11 @@ class RasterReader:
 
     def _valid(self, ds: Any, raw: npt.NDArray[Any], where: RasterioWindow) -> Valid:
         valid = np.ones(raw.shape[1:], bool)
-        for index, values in zip(self._indexes, raw, strict=True):
+        for index, values, fill in zip(self._indexes, raw, self._fill, strict=True):
             if values.dtype.kind in "fc":
                 valid &= np.isfinite(values)
+            for value in fill:
+                valid &= values != value
             nodata = ds.nodatavals[index - 1]
             if nodata is not None and not np.isnan(nodata):
                 # Compare in the file's type: -3.4e38 is stored as another double than it is read back as.

@@ -13,11 +13,13 @@ from rasterio.crs import CRS
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
+from mmedge.geo_io.delivered import inspect_files, with_quality
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.manifest import Manifest, read_manifest
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid, inspect_raster
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
+from mmedge.geo_io.spectral import nearest_band
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
 from mmedge.tile import Tile
@@ -141,14 +143,17 @@ def _gather(path: Path | None, options: SceneOptions) -> _Found:
     bands: list[RasterBand] = []
     files: dict[str, RasterFile] = {}
     for file_path in plain:
-        file = files[str(file_path)] = inspect_raster(file_path)
-        bands += _named(list(file.bands), None, options)
+        mine = inspect_files(file_path)
+        files |= {str(file.path): file for file in mine}
+        bands += _named([band for file in mine for band in file.bands], None, options)
     for sensor, paths in options.sources.items():
-        mine = [files.setdefault(str(p), inspect_raster(p)) for p in paths]
+        mine = [file for p in paths for file in inspect_files(p)]
+        files |= {str(file.path): file for file in mine}
         bands += _named([band for file in mine for band in file.bands], sensor_name(sensor), options)
     if manifest:
         bands += _from_manifest(manifest, files)
     name = manifest.name if manifest else (path or bands[0].path).stem
+    bands, files = with_quality(bands, files)
     return _Found(
         name=name,
         bands=[_scaled(band, options) for band in bands],
@@ -189,7 +194,8 @@ def _named(bands: list[RasterBand], sensor: str | None, options: SceneOptions) -
 
 
 def _forced(band: RasterBand, sensor: str, *, alone: bool) -> RasterBand:
-    name = band.name or (band_in_file_name(band.path.stem) if alone else None)
+    own = band.name if band.sensor in (None, sensor) else None  # the colours of a radar picture are no bands
+    name = own or (band_in_file_name(band.path.stem) if alone else None)
     return band.named(sensor, name or ("DEM" if alone and sensor == "elevation" else f"band {band.index}"))
 
 
@@ -218,6 +224,8 @@ def _match(modality: Modality, bands: Sequence[RasterBand]) -> list[RasterBand]:
     chosen = []
     for name in modality.bands:
         fits = [band for band in mine if band.name == band_name(name)]
+        if not fits and (near := nearest_band(name, mine)):
+            fits = [near]
         if len(fits) > 1:
             raise BandError(
                 f"band `{modality.name}:{name}` is there {len(fits)} times: {', '.join(str(b.path) for b in fits)}",
@@ -249,20 +257,22 @@ def _reference(
         sensor = sensor_name(reference)
         if sensor not in chosen:
             raise UsageError(f"`--reference {reference}`: the scene has {', '.join(chosen)}", hint="mmedge info SCENE")
-        return files[str(chosen[sensor][0].path)].grid
+        return ground_grid(files[str(chosen[sensor][0].path)])
     offers = [(abs(np.log(gsd_m(g) / modalities[s].gsd_m)), g) for s, g in _grids(chosen, files)]
     return min(offers, key=lambda offer: offer[0])[1]
 
 
 def _grids(chosen: Mapping[str, list[RasterBand]], files: Mapping[str, RasterFile]) -> list[tuple[str, Grid]]:
-    return [(sensor, files[str(band.path)].grid) for sensor, bands in chosen.items() for band in bands]
+    return [(sensor, ground_grid(files[str(band.path)])) for sensor, bands in chosen.items() for band in bands]
 
 
 def check_georeferenced(file: RasterFile) -> None:
-    """Raise GeoreferenceError for a raster that has no CRS, or one of another planet."""
+    """Raise GeoreferenceError for a raster that has neither a CRS nor control points, or a CRS of no use."""
+    if file.control:
+        return
     if not file.grid.crs:
         raise GeoreferenceError(
-            f"`{file.path}` has no CRS: its pixels cannot be placed on the Earth",
+            f"`{file.path}` has no CRS and no ground control points: its pixels cannot be placed on the Earth",
             hint=f"if you know it: `rio edit-info --crs EPSG:32718 {file.path}`",
         )
     if not (CRS.from_wkt(file.grid.crs).is_projected or CRS.from_wkt(file.grid.crs).is_geographic):
@@ -284,7 +294,9 @@ def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, Rast
     mine = [files[path] for path in dict.fromkeys(str(band.path) for band in bands)]
     stacked = f"ACQUIRED_{sensor.upper()}"  # written by `mmedge stack`
     return join_acquisitions(
-        parse_acquisition(file.tags[stacked]) if stacked in file.tags else find_acquisition(file.path.name, file.tags)
+        parse_acquisition(file.tags[stacked])
+        if stacked in file.tags
+        else file.acquired or find_acquisition(file.path.name, file.tags)
         for file in mine
     )
 

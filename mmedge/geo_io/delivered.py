@@ -1,0 +1,43 @@
+"""What a person names as data: a product's folder, one of its files, or any raster; as files with named bands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mmedge.geo_io import landsat, sentinel1, sentinel2
+from mmedge.geo_io.bands import band_name
+from mmedge.geo_io.quality import NAMED_RULES, QualityLayer
+from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+
+PRODUCTS = (sentinel2.read_product, sentinel1.read_product, landsat.read_product)
+
+
+def inspect_files(path: Path) -> list[RasterFile]:
+    """The rasters of a Sentinel-1, Sentinel-2 or Landsat product, of one of their files, or a raster by itself.
+
+    Raises SceneError where the path is none of these, or where a product's metadata are missing or damaged.
+    """
+    for read_product in PRODUCTS:
+        if files := read_product(path):
+            return files
+    return [inspect_raster(path)]
+
+
+def with_quality(
+    bands: Sequence[RasterBand], files: Mapping[str, RasterFile]
+) -> tuple[list[RasterBand], dict[str, RasterFile]]:
+    """Bands named SCL, QA60, QA_PIXEL or QA_RADSAT taken out of the bands, and attached to every file of their sensor."""
+    named = [band for band in bands if band.sensor == "optical" and band_name(band.name or "") in NAMED_RULES]
+    kept = [band for band in bands if band not in named]
+    layers = tuple(
+        QualityLayer(file=files[str(band.path)], index=band.index, rule=NAMED_RULES[band_name(band.name or "")])
+        for band in named
+    )
+    optical = {str(band.path) for band in kept if band.sensor == "optical"}
+    judged = {
+        path: replace(file, quality=(*file.quality, *layers)) if path in optical else file
+        for path, file in files.items()
+    }
+    return kept, judged
