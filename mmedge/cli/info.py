@@ -10,7 +10,7 @@ from mmedge.cli import options as o
 from mmedge.cli.console import Console
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from mmedge.geo_io.location import Location
 
 NAME = "info"
 
@@ -24,6 +24,8 @@ def run(
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
+    item: o.Item = None,
+    allow_remote: o.AllowRemote = False,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -42,8 +44,8 @@ def run(
     if thing is not None and (thing in builtin_bundles() or (Path(thing) / "model.json").exists()):
         document = describe_bundle(thing)
     else:
-        options = o.scene_options(source, bands, scale, unit, reference)
-        document = describe_scene(Path(thing) if thing else None, options, console)
+        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote)
+        document = describe_scene(o.place(thing), options, console)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0
 
@@ -68,7 +70,7 @@ def describe_bundle(name: str) -> dict[str, Any]:
     }
 
 
-def describe_scene(path: Path | None, options: Any, console: Console) -> dict[str, Any]:
+def describe_scene(path: Location | None, options: Any, console: Console) -> dict[str, Any]:
     """What a scene holds, sensor by sensor, the share of valid pixels from a full read at reduced cost per block."""
     from mmedge.geo_io.scene import open_scene
     from mmedge.geo_io.survey import valid_shares

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from mmedge.geo_io import landsat, sentinel1, sentinel2
 from mmedge.geo_io.bands import band_name
+from mmedge.geo_io.location import Location
 from mmedge.geo_io.quality import NAMED_RULES, QualityLayer
 from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
 
 PRODUCTS = (sentinel2.read_product, sentinel1.read_product, landsat.read_product)
 
 
-def inspect_files(path: Path) -> list[RasterFile]:
+def inspect_files(path: Location) -> list[RasterFile]:
     """The rasters of a Sentinel-1, Sentinel-2 or Landsat product, of one of their files, or a raster by itself.
 
     Raises SceneError where the path is none of these, or where a product's metadata are missing or damaged.
     """
     for read_product in PRODUCTS:
-        if files := read_product(path):
+        if isinstance(path, Path) and (files := read_product(path)):
             return files
     return [inspect_raster(path)]
 
