@@ -9,19 +9,20 @@ from pathlib import Path
 from mmedge.errors import UsageError
 from mmedge.geo_io import landsat, sentinel1, sentinel2
 from mmedge.geo_io.bands import band_name
+from mmedge.geo_io.location import Location
 from mmedge.geo_io.quality import FLAGGED, NAMED_RULES, QualityLayer
 from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
 
 PRODUCTS = (sentinel2.read_product, sentinel1.read_product, landsat.read_product)
 
 
-def inspect_files(path: Path) -> list[RasterFile]:
+def inspect_files(path: Location) -> list[RasterFile]:
     """The rasters of a Sentinel-1, Sentinel-2 or Landsat product, of one of their files, or a raster by itself.
 
     Raises SceneError where the path is none of these, or where a product's metadata are missing or damaged.
     """
     for read_product in PRODUCTS:
-        if files := read_product(path):
+        if isinstance(path, Path) and (files := read_product(path)):
             return files
     return [inspect_raster(path)]
 
@@ -45,7 +46,7 @@ def with_quality(
 
 
 def with_masks(
-    masks: Mapping[str, Sequence[Path]], bands: Sequence[RasterBand], files: Mapping[str, RasterFile]
+    masks: Mapping[str, Sequence[Location]], bands: Sequence[RasterBand], files: Mapping[str, RasterFile]
 ) -> dict[str, RasterFile]:
     """User masks by sensor (usual names), attached to the files of their sensor: not 0, or off the mask, is unusable.
 
@@ -61,7 +62,7 @@ def with_masks(
     return judged
 
 
-def _mask(path: Path, sensor: str) -> QualityLayer:
+def _mask(path: Location, sensor: str) -> QualityLayer:
     file = inspect_raster(path)
     if len(file.bands) != 1:
         raise UsageError(f"`{path}` holds {len(file.bands)} bands, a mask has one", hint="gdal_translate -b 1 IN OUT")

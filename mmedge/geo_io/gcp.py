@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ class ControlPoints:
     crs: str
 
 
-def control_points(gcps: tuple[list[Any], Any], path: Path, shape: tuple[int, int]) -> ControlPoints | None:
+def control_points(gcps: tuple[list[Any], Any], path: object, shape: tuple[int, int]) -> ControlPoints | None:
     """Those of a rasterio dataset; None where it has none, or none with a CRS. Raises GeoreferenceError."""
     points, crs = gcps
     if not points or not crs:

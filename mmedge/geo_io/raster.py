@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ from rasterio.windows import Window as RasterioWindow
 from mmedge.errors import ReadError, SceneError
 from mmedge.geo_io.acquired import Acquisition
 from mmedge.geo_io.bands import split_description
+from mmedge.geo_io.crs import horizontal
 from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
+from mmedge.geo_io.limits import HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S, check_header, pixel_bytes, within
+from mmedge.geo_io.location import Location, RemoteFile, remote_settings, without_secrets
 from mmedge.geo_io.quality import QualityLayer
 from mmedge.geo_io.sar import amplitude_scale, saturated
 from mmedge.geo_io.spectral import BAD, band_wavelengths, reflectance_scale
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
-# Formats that hold pixels themselves. VRT and friends can point anywhere on the disk or the network.
+# Formats that hold pixels themselves. VRT and friends can point anywhere on the disk or the network, and so can the XML
+# of GDAL's own SAFE and SENTINEL2 drivers: products are read file by file.
 DRIVERS = (
     "GTiff",
     "COG",
@@ -39,8 +44,6 @@ DRIVERS = (
     "PNG",
     "JPEG",
     "AAIGrid",
-    "SAFE",
-    "SENTINEL2",
 )
 
 # What a reader does to scaled values (bands, rows, cols), their validity and the window that they were read from.
@@ -50,6 +53,7 @@ COLOURS = {ColorInterp.red: "B04", ColorInterp.green: "B03", ColorInterp.blue: "
 
 # GDAL's block cache: its default is 5 % of the memory, on top of what we promise to use.
 GDAL_CACHE_BYTES = 64 << 20
+TILE_PX = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +61,11 @@ class RasterBand:
     """One band of a file. `sensor` and `name` are usual names, None where the file does not say.
 
     Values are `scale * DN + offset` once nodata is taken out; `tagged` tells whether the file itself gave them. `fill`
-    are DN that are invalid beside the file's own nodata; `assumptions` are said when the band is used.
+    are DN that are invalid beside the file's own nodata; `assumptions` are said when the band is used. `categorical`:
+    the file says that values are classes (a palette, a thematic layer).
     """
 
-    path: Path
+    path: Location
     index: int
     sensor: str | None
     name: str | None
@@ -72,6 +77,7 @@ class RasterBand:
     fill: tuple[float, ...] = ()
     wavelength_nm: float | None = None
     assumptions: tuple[str, ...] = ()
+    categorical: bool = False
 
     @property
     def is_complex(self) -> bool:
@@ -95,15 +101,18 @@ class RasterBand:
 class RasterFile:
     """What a raster holds. `grid.crs` is empty where the file has no CRS; then `control` may still place it.
 
+    `strip_bytes`: what a row of pixels of a striped file takes unpacked, all bands; 0 for a tiled one.
+
     The rest is what a product's metadata add: `acquired`, `quality` layers, `convert` (digital numbers to dB, say) and
     `sidecars`, the metadata files that say so.
     """
 
-    path: Path
+    path: Location
     driver: str
     grid: Grid
     bands: tuple[RasterBand, ...]
     tags: dict[str, str]
+    strip_bytes: int = 0
     control: ControlPoints | None = None
     acquired: Acquisition | None = None
     quality: tuple[QualityLayer, ...] = ()
@@ -116,33 +125,68 @@ def ground_grid(file: RasterFile) -> Grid:
     return north_up(file.control) if file.control else file.grid
 
 
-def open_dataset(path: Path) -> Any:
-    """A rasterio dataset of an allowed format; SceneError where the file is missing or is no raster."""
-    if not path.exists():
-        raise SceneError(f"no such file: `{path}`", hint="check the path; `mmedge info SCENE` lists what a scene holds")
-    if path.is_dir():
-        raise SceneError(f"`{path}` is a folder, not a raster", hint=f"mmedge batch {path} --out maps/")
+def open_dataset(path: Location) -> Any:
+    """A rasterio dataset of an allowed format; SceneError where it is missing, is no raster or claims too much."""
+    if isinstance(path, Path):
+        _check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is our own error, with a hint
-            return _open(path)
-    except RasterioError:
-        raise SceneError(
-            f"`{path}` is not a raster that mmedge reads ({', '.join(DRIVERS[:4])}, ...)",
-            hint="convert it with `gdal_translate IN OUT.tif`",
-        ) from None
+            ds = _open(path)
+    except RasterioError as err:
+        raise _not_opened(path, err) from None
+    try:
+        check_header(ds, str(path))
+    except SceneError:
+        ds.close()
+        raise
+    return ds
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise SceneError(f"`{path}` is a folder, not a raster", hint=f"mmedge batch {path} --out maps/")
+    if not path.exists():
+        raise SceneError(f"no such file: `{path}`", hint="check the path; `mmedge info SCENE` lists what a scene holds")
+    if not path.is_file():  # opening a pipe waits for whoever writes into it
+        raise SceneError(f"`{path}` is no regular file", hint="copy what it gives into a file first")
+
+
+def _not_opened(path: Location, err: RasterioError) -> SceneError:
+    if isinstance(path, RemoteFile):
+        return SceneError(
+            f"cannot open `{path}`: {without_secrets(str(err.__cause__ or err))}",
+            hint="check the URL and, for a private file, the credentials in the environment; or download it first",
+        )
+    return SceneError(
+        f"`{path}` is not a raster that mmedge reads ({', '.join(DRIVERS[:4])}, ...)",
+        hint="convert it with `gdal_translate IN OUT.tif`",
+    )
 
 
 @ensure_env  # type: ignore[untyped-decorator]
-def _open(path: Path) -> Any:
-    return DatasetReader(path, driver=list(DRIVERS))  # rasterio.open takes one driver only
+def _open(path: Location) -> Any:
+    if isinstance(path, Path):
+        return DatasetReader(path, driver=list(DRIVERS))  # rasterio.open takes one driver only
+    with remote_settings():
+        return DatasetReader(path.vsi, driver=list(DRIVERS))
 
 
-def inspect_raster(path: Path) -> RasterFile:
-    """Read a file's header: its grid, and for each band that is no alpha its name, scale and unit."""
+def inspect_raster(path: Location, *, timeout_s: float | None = None) -> RasterFile:
+    """Read a file's header: its grid, and for each band that is no alpha its name, scale and unit.
+
+    The horizontal part of a compound CRS is kept. Raises SceneError, also after `timeout_s` seconds
+    (default: HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S for URLs).
+    """
+    if timeout_s is None:
+        timeout_s = REMOTE_HEADER_TIMEOUT_S if isinstance(path, RemoteFile) else HEADER_TIMEOUT_S
+    return within(timeout_s, lambda: _inspect(path), str(path))
+
+
+def _inspect(path: Location) -> RasterFile:
     with open_dataset(path) as ds:
         transform = ds.transform
-        grid = Grid(ds.height, ds.width, tuple(transform)[:6], ds.crs.to_wkt() if ds.crs else "")
+        grid = Grid(ds.height, ds.width, tuple(transform)[:6], horizontal(ds.crs.to_wkt()) if ds.crs else "")
         wavelengths = band_wavelengths(ds)
         used = [i for i in ds.indexes if ds.colorinterp[i - 1] != ColorInterp.alpha and wavelengths.get(i) != BAD]
         if not used:
@@ -153,11 +197,18 @@ def inspect_raster(path: Path) -> RasterFile:
             grid=grid,
             bands=tuple(_band(ds, path, i, wavelengths.get(i)) for i in used),
             tags=dict(ds.tags()),
+            strip_bytes=_strip_bytes(ds),
             control=None if ds.crs else control_points(ds.gcps, path, ds.shape),
         )
 
 
-def _no_bands(path: Path, subdatasets: list[str]) -> SceneError:
+def _strip_bytes(ds: Any) -> int:
+    """A file narrower than a usual tile is as good as tiled."""
+    striped = ds.width > TILE_PX and all(cols == ds.width and rows < ds.height for rows, cols in ds.block_shapes)
+    return sum(ds.width * pixel_bytes(dtype) for dtype in ds.dtypes) if striped else 0
+
+
+def _no_bands(path: Location, subdatasets: list[str]) -> SceneError:
     if not subdatasets:
         return SceneError(f"`{path}` holds no band that can be used", hint="gdalinfo FILE")
     return SceneError(
@@ -166,7 +217,7 @@ def _no_bands(path: Path, subdatasets: list[str]) -> SceneError:
     )
 
 
-def _band(ds: Any, path: Path, index: int, wavelength_nm: float | None) -> RasterBand:
+def _band(ds: Any, path: Location, index: int, wavelength_nm: float | None) -> RasterBand:
     sensor, name = _names(ds, index, wavelength_nm)
     scale, offset = ds.scales[index - 1], ds.offsets[index - 1]
     if (scale, offset) == (1.0, 0.0):
@@ -183,7 +234,13 @@ def _band(ds: Any, path: Path, index: int, wavelength_nm: float | None) -> Raste
         tagged=(scale, offset) != (1.0, 0.0),
         unit=ds.units[index - 1] or None,
         wavelength_nm=wavelength_nm,
+        categorical=_categorical(ds, index),
     )
+
+
+def _categorical(ds: Any, index: int) -> bool:
+    layer = ds.tags(index).get("LAYER_TYPE", "") or ds.tags(index).get("RepresentationType", "")
+    return bool(ds.colorinterp[index - 1] == ColorInterp.palette) or layer.lower() == "thematic"
 
 
 def _names(ds: Any, index: int, wavelength_nm: float | None) -> tuple[str | None, str | None]:
@@ -200,11 +257,17 @@ def _names(ds: Any, index: int, wavelength_nm: float | None) -> tuple[str | None
 class RasterReader:
     """Windowed reads of some bands of one file. Safe to call from many threads: each has a handle of its own.
 
-    Complex numbers are read as their amplitude |z|. `convert` is the last step of every read.
+    The threads share one handle of a `striped` file and take turns: GDAL keeps unpacked strips for each handle, and a
+    strip lies under every tile of a row. Complex numbers are read as their amplitude |z|. `convert` is the last step
+    of every read.
     """
 
-    def __init__(self, path: Path, bands: tuple[RasterBand, ...], convert: Convert | None = None) -> None:
+    def __init__(
+        self, path: Location, bands: tuple[RasterBand, ...], convert: Convert | None = None, *, striped: bool = False
+    ) -> None:
         self.path = path
+        self._turn: AbstractContextManager[object] = threading.Lock() if striped else nullcontext()
+        self._shared = striped
         self._convert = convert
         self._fill = [band.fill for band in bands]
         self._indexes = [band.index for band in bands]
@@ -220,17 +283,20 @@ class RasterReader:
 
         A pixel is valid where every band is: finite, not nodata (compared before scaling), not masked, alpha > 0.
         """
-        ds = self._dataset()
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
-            raw = ds.read(self._indexes, window=where)
-            valid = self._valid(ds, raw, where)
+            with self._turn:
+                ds = self._dataset()
+                raw = ds.read(self._indexes, window=where)
+                valid = self._valid(ds, raw, where)
         except RasterioError as err:
-            cause = err.__cause__ or err
+            cause = without_secrets(str(err.__cause__ or err))
             raise ReadError(
                 f"cannot read `{self.path}` at rows {window.row}-{window.row + window.height}, "
                 f"columns {window.col}-{window.col + window.width}: {cause}",
-                hint="the file is damaged or truncated: copy it again",
+                hint="the file is damaged or truncated: copy it again"
+                if isinstance(self.path, Path)
+                else "the network or the server failed: try again, or download the file first",
             ) from None
         data = self._to_units(raw)
         return self._convert(data, valid, window) if self._convert else (data, valid)
@@ -242,7 +308,7 @@ class RasterReader:
             self._handles.clear()
 
     def _dataset(self) -> Any:
-        ds = getattr(self._local, "ds", None)
+        ds = self._handles[0] if self._shared and self._handles else getattr(self._local, "ds", None)
         if ds is None or ds.closed:
             ds = self._local.ds = open_dataset(self.path)
             with self._lock:

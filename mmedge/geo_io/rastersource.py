@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Protocol, get_args
 
 import numpy as np
@@ -14,6 +13,7 @@ from mmedge.geo_io.align import ResampledReader, ShiftedReader, pixel_shift
 from mmedge.geo_io.bands import sensor_name
 from mmedge.geo_io.gcp import control_grid
 from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.location import Location
 from mmedge.geo_io.optical import check_reflectance, may_hold_offset, reflectance
 from mmedge.geo_io.quality import QualityLayer, Rule
 from mmedge.geo_io.raster import Convert, RasterBand, RasterFile, RasterReader, ground_grid
@@ -71,6 +71,8 @@ class RasterSource:
             gsd_m=min(gsd_m(ground_grid(file)) for file in used),
             acquired=acquired,
             assumptions=tuple(sorted(assumptions | _placed(used))),
+            grids=tuple(dict.fromkeys(ground_grid(file) for file in used)),
+            strip_bytes=round(sum(file.strip_bytes * gsd_m(reference) / gsd_m(ground_grid(file)) for file in used)),
         )
 
     def read(self, window: Window) -> tuple[Data, Valid]:
@@ -137,17 +139,21 @@ def _group(
 ) -> tuple[list[int], RasterReader, _AlignedReader]:
     """One file's part of a source: which of its channels, the reader to close, the reader on the reference grid."""
     where = [i for i, band in enumerate(bands) if band.path == file.path]
-    reader = RasterReader(file.path, tuple(bands[i] for i in where), convert)
-    return where, reader, _aligned(reader, file, reference, unit)
+    mine = tuple(bands[i] for i in where)
+    reader = RasterReader(file.path, mine, convert, striped=file.strip_bytes > 0)
+    categorical = unit == "raw" and any(bands[i].categorical for i in where)
+    return where, reader, _aligned(reader, file, reference, unit, categorical=categorical)
 
 
-def _aligned(reader: RasterReader, file: RasterFile, reference: Grid, unit: Unit) -> _AlignedReader:
+def _aligned(
+    reader: RasterReader, file: RasterFile, reference: Grid, unit: Unit, *, categorical: bool = False
+) -> _AlignedReader:
     if file.control:
-        return ResampledReader(reader, control_grid(file.control), reference, unit)
+        return ResampledReader(reader, control_grid(file.control), reference, unit, categorical=categorical)
     shift = pixel_shift(file.grid, reference)
     if shift is not None:
         return ShiftedReader(reader, file.grid, shift)
-    return ResampledReader(reader, file.grid, reference, unit)
+    return ResampledReader(reader, file.grid, reference, unit, categorical=categorical)
 
 
 def _layers(used: list[RasterFile], modality: Modality) -> list[tuple[RasterFile, list[QualityLayer]]]:
@@ -176,7 +182,7 @@ def _judge(rules: list[Rule]) -> Callable[[Data, Valid, Window], tuple[Data, Val
     return judge
 
 
-def _inputs(file: RasterFile, modality: Modality) -> list[Path]:
+def _inputs(file: RasterFile, modality: Modality) -> list[Location]:
     layers = [layer.file.path for layer in file.quality if layer.sensor == sensor_name(modality.name)]
     return [file.path, *layers, *file.sidecars]
 

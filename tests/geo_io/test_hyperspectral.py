@@ -21,8 +21,8 @@ from mmedge.modality import Modality
 WHOLE = Window(0, 0, 20, 20)
 
 
-def optical(*bands: str) -> Modality:
-    return Modality(name="optical", bands=bands, unit="reflectance", gsd_m=1)
+def optical(*bands: str, gsd_m: float = 1) -> Modality:
+    return Modality(name="optical", bands=bands, unit="reflectance", gsd_m=gsd_m)
 
 
 def envi(path: Path, pixels: Any, wavelengths: list[float], *, unit: str = "Nanometers", extra: str = "") -> Path:
@@ -94,7 +94,7 @@ def test_wavelengths_in_descriptions_and_tags(chile: Path, tmp_path: Path) -> No
         for i, nm in enumerate((665.2, 559.9, 492.7), start=1):
             out.update_tags(i, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=str(nm / 1000))
     for path in (described, tagged):
-        with open_scene(path, [optical("B02", "B04")]) as scene:
+        with open_scene(path, [optical("B02", "B04", gsd_m=10)]) as scene:
             np.testing.assert_allclose(scene.read(WHOLE).data["optical"][1], pixels[0] / 10000, atol=1e-6)
             assert "B02 (492.7 nm) is read from" in scene.assumptions[0]
 
@@ -109,7 +109,7 @@ def test_an_aerial_picture_has_its_colours(shared_data: Path) -> None:
     path = shared_data / "open/idtrees/plots/MLBS_1/RGB.tif"
     with rasterio.open(path) as src:
         picture = src.read()
-    with open_scene(path, [optical("B02", "B03", "B04")]) as scene:
+    with open_scene(path, [optical("B02", "B03", "B04", gsd_m=0.1)]) as scene:
         found = scene.read(Window(0, 0, 200, 200)).data["optical"]
         assert scene.assumptions == (
             "`RGB.tif` has no scale tag: reflectance read as DN / 255, as in a picture: not calibrated",
@@ -125,7 +125,7 @@ def test_near_infrared_is_a_colour_too_and_an_unknown_fourth_band_is_none(chile:
         assert scene.sources["optical"].info.bands == ("B04", "B03", "B02")
     with rasterio.open(path, "r+") as out:
         out.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir]
-    with open_scene(path, [optical("B08")]) as scene:
+    with open_scene(path, [optical("B08", gsd_m=10)]) as scene:
         np.testing.assert_allclose(scene.read(WHOLE).data["optical"][0], pixels[3, :20, :20] / 10000, atol=1e-6)
 
 
