@@ -21,6 +21,8 @@ def run(
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
+    item: o.Item = None,
+    allow_remote: o.AllowRemote = False,
     bbox: Annotated[str | None, typer.Option(metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")] = None,
     aoi: Annotated[o.OptionalPath, typer.Option(help="Polygons to map, in any CRS.")] = None,
     probs: Annotated[bool, typer.Option("--probs", help="Class probabilities too.")] = False,
@@ -52,8 +54,8 @@ def run(
 
     console = Console(quiet=quiet, verbose=verbose)
     request = Request(
-        scene=scene,
-        options=o.scene_options(source, bands, scale, unit, reference),
+        scene=o.place(scene),
+        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote),
         available=tuple(o.commas(available)) or None,
         output=output,
         bbox=o.bounds(bbox),

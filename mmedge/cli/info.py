@@ -10,7 +10,7 @@ from mmedge.cli import options as o
 from mmedge.cli.console import Console
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from mmedge.geo_io.location import Location
 
 NAME = "info"
 
@@ -27,6 +27,8 @@ def run(
     failures: Annotated[
         bool, typer.Option("--failures", help="Look for sensor failures too; reads the whole scene twice.")
     ] = False,
+    item: o.Item = None,
+    allow_remote: o.AllowRemote = False,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -45,8 +47,8 @@ def run(
     if thing is not None and (thing in builtin_bundles() or (Path(thing) / "model.json").exists()):
         document = describe_bundle(thing)
     else:
-        options = o.scene_options(source, bands, scale, unit, reference)
-        document = describe_scene(Path(thing) if thing else None, options, console, failures=failures)
+        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote)
+        document = describe_scene(o.place(thing), options, console, failures=failures)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0
 
@@ -71,7 +73,7 @@ def describe_bundle(name: str) -> dict[str, Any]:
     }
 
 
-def describe_scene(path: Path | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
+def describe_scene(path: Location | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
     """What a scene holds, sensor by sensor, and the share of valid pixels."""
     from mmedge.geo_io.scene import open_scene
     from mmedge.geo_io.survey import failure_shares, valid_shares

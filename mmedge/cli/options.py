@@ -10,12 +10,16 @@ import typer
 from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmedge.geo_io.location import Location
     from mmedge.geo_io.scene import SceneOptions
 
 OptionalPath = Path | None
 Scene = Annotated[
-    OptionalPath,
-    typer.Argument(help="A multi-band GeoTIFF with `sensor:band` names, or a STAC Item.", show_default=False),
+    str | None,
+    typer.Argument(
+        help="A multi-band GeoTIFF with `sensor:band` names, or a STAC Item: a path, or an https or s3 URL.",
+        show_default=False,
+    ),
 ]
 Source = Annotated[
     list[str] | None, typer.Option("--source", metavar="SENSOR=FILE", help="One file of a sensor; repeat for more.")
@@ -35,6 +39,12 @@ Unit = Annotated[
 ]
 Reference = Annotated[
     str | None, typer.Option("--reference", metavar="SENSOR", help="Whose grid the map is made on.", show_default=False)
+]
+Item = Annotated[
+    str | None, typer.Option("--item", metavar="ID", help="Which item of a STAC ItemCollection.", show_default=False)
+]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Let a STAC Item point outside its own folder, and to URLs.")
 ]
 Available = Annotated[
     list[str] | None,
@@ -82,22 +92,34 @@ def assignments(flag: str, values: list[str] | None) -> dict[str, list[str]]:
     return found
 
 
+def place(text: str | None) -> Location | None:
+    """A scene as it was typed: a path or a URL."""
+    from mmedge.geo_io.location import locate
+
+    return None if text is None else locate(text)
+
+
 def scene_options(
     source: list[str] | None,
     bands: list[str] | None,
     scale: list[str] | None,
     unit: list[str] | None,
     reference: str | None,
+    item: str | None = None,
+    allow_remote: bool = False,
 ) -> SceneOptions:
     """What the flags say about a scene."""
+    from mmedge.geo_io.location import locate
     from mmedge.geo_io.scene import SceneOptions
 
     return SceneOptions(
-        sources={k: [Path(p) for p in paths] for k, paths in assignments("--source", source).items()},
+        sources={k: [locate(p) for p in paths] for k, paths in assignments("--source", source).items()},
         bands=assignments("--bands", bands),
         scale={k: _scale(k, v) for k, v in assignments("--scale", scale).items()},
         unit={k: v[-1] for k, v in assignments("--unit", unit).items()},
         reference=reference,
+        item=item,
+        allow_remote=allow_remote,
     )
 
 

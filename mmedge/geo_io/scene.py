@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from rasterio.crs import CRS
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisitions, parse_acquisition
+from mmedge.geo_io.agreement import disagreements
 from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
+from mmedge.geo_io.crs import check_on_earth
+from mmedge.geo_io.delivered import inspect_files, with_masks, with_quality
 from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.manifest import Manifest, read_manifest
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid, inspect_raster
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
+from mmedge.geo_io.spectral import nearest_band
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
 from mmedge.tile import Tile
@@ -25,6 +28,9 @@ from mmedge.tile import Tile
 UNIT_OF: dict[str, Unit] = {"optical": "reflectance", "sar": "dB", "elevation": "m"}
 # Outside this range of (scene GSD / model GSD) a model sees another world than it was trained on.
 GSD_RANGE = (0.75, 1.34)
+# Outside this one a map would be an invention: a Landsat scene (30 m) for a 10 m model is warned about, one of
+# Sentinel-3 (300 m) or an aerial picture (0.2 m) is refused.
+GSD_LIMITS = (0.2, 5.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +38,19 @@ class SceneOptions:
     """What a person may say about a scene that its files do not.
 
     `sources`: files per sensor; `bands`: names of a sensor's bands, in file order; `scale`: (scale, offset) per
-    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `reference`: the sensor whose grid is the reference.
+    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must
+    not be used (clouds, layover, shadow), on any grid; `reference`: the sensor whose grid is the reference; `item`:
+    which one of a STAC ItemCollection; `allow_remote`: an item's assets may lie outside its folder.
     """
 
-    sources: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    sources: Mapping[str, Sequence[Location]] = field(default_factory=dict)
     bands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unit: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, Sequence[Location]] = field(default_factory=dict)
     reference: str | None = None
+    item: str | None = None
+    allow_remote: bool = False
 
 
 class Scene:
@@ -53,7 +64,7 @@ class Scene:
         return tuple(self.sources)
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Location, ...]:
         """Every file that is read, once."""
         return tuple(dict.fromkeys(file for source in self.sources.values() for file in source.info.files))
 
@@ -93,15 +104,17 @@ class Scene:
 
 
 def open_scene(
-    path: Path | None, modalities: Sequence[Modality] | None = None, options: SceneOptions | None = None
+    path: str | Location | None, modalities: Sequence[Modality] | None = None, options: SceneOptions | None = None
 ) -> Scene:
     """Open a multi-band GeoTIFF, a STAC Item, or (path None) one file per sensor from `options.sources`.
+
+    A place is a path or an http, https or s3 URL; nothing else is ever fetched (see `manifest`).
 
     `modalities` are what a model wants; without them every sensor and band that has a name is taken. Sensors that the
     scene lacks are left out. Raises SceneError, BandError, GeoreferenceError or UnitError, each with a hint.
     """
     options = options or SceneOptions()
-    found = _gather(path, options)
+    found = _gather(locate(path) if path is not None else None, options)
     wanted = list(modalities) if modalities is not None else _modalities_of(found.bands)
     chosen = {m.name: bands for m in wanted if (bands := _match(m, found.bands))}
     if not chosen:
@@ -120,6 +133,7 @@ def open_scene(
         warnings += [*source.info.warnings, *source.check(reference)]
         if modalities is not None:
             warnings += _gsd_warning(by_name[name], reference)
+    warnings += disagreements(sources, reference)
     return Scene(name=found.name, grid=reference, sources=sources, warnings=list(dict.fromkeys(warnings)))
 
 
@@ -132,23 +146,31 @@ class _Found:
     warnings: tuple[str, ...]
 
 
-def _gather(path: Path | None, options: SceneOptions) -> _Found:
+def _gather(path: Location | None, options: SceneOptions) -> _Found:
     """Every band of every file, with what the user said about them."""
-    manifest = read_manifest(path) if path and path.suffix.lower() in (".json", ".geojson") else None
+    manifest = (
+        read_manifest(path, allow_remote=options.allow_remote, item=options.item)
+        if path and path.suffix.lower() in (".json", ".geojson")
+        else None
+    )
     plain = [path] if path and not manifest else []
     if not (plain or manifest or options.sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")
     bands: list[RasterBand] = []
     files: dict[str, RasterFile] = {}
     for file_path in plain:
-        file = files[str(file_path)] = inspect_raster(file_path)
-        bands += _named(list(file.bands), None, options)
+        mine = inspect_files(file_path)
+        files |= {str(file.path): file for file in mine}
+        bands += _named([band for file in mine for band in file.bands], None, options)
     for sensor, paths in options.sources.items():
-        mine = [files.setdefault(str(p), inspect_raster(p)) for p in paths]
+        mine = [file for p in paths for file in inspect_files(p)]
+        files |= {str(file.path): file for file in mine}
         bands += _named([band for file in mine for band in file.bands], sensor_name(sensor), options)
     if manifest:
         bands += _from_manifest(manifest, files)
     name = manifest.name if manifest else (path or bands[0].path).stem
+    bands, files = with_quality(bands, files)
+    files = with_masks({sensor_name(key): paths for key, paths in options.masks.items()}, bands, files)
     return _Found(
         name=name,
         bands=[_scaled(band, options) for band in bands],
@@ -189,7 +211,8 @@ def _named(bands: list[RasterBand], sensor: str | None, options: SceneOptions) -
 
 
 def _forced(band: RasterBand, sensor: str, *, alone: bool) -> RasterBand:
-    name = band.name or (band_in_file_name(band.path.stem) if alone else None)
+    own = band.name if band.sensor in (None, sensor) else None  # the colours of a radar picture are no bands
+    name = own or (band_in_file_name(band.path.stem) if alone else None)
     return band.named(sensor, name or ("DEM" if alone and sensor == "elevation" else f"band {band.index}"))
 
 
@@ -218,6 +241,8 @@ def _match(modality: Modality, bands: Sequence[RasterBand]) -> list[RasterBand]:
     chosen = []
     for name in modality.bands:
         fits = [band for band in mine if band.name == band_name(name)]
+        if not fits and (near := nearest_band(name, mine)):
+            fits = [near]
         if len(fits) > 1:
             raise BandError(
                 f"band `{modality.name}:{name}` is there {len(fits)} times: {', '.join(str(b.path) for b in fits)}",
@@ -249,28 +274,35 @@ def _reference(
         sensor = sensor_name(reference)
         if sensor not in chosen:
             raise UsageError(f"`--reference {reference}`: the scene has {', '.join(chosen)}", hint="mmedge info SCENE")
-        return files[str(chosen[sensor][0].path)].grid
+        return ground_grid(files[str(chosen[sensor][0].path)])
     offers = [(abs(np.log(gsd_m(g) / modalities[s].gsd_m)), g) for s, g in _grids(chosen, files)]
     return min(offers, key=lambda offer: offer[0])[1]
 
 
 def _grids(chosen: Mapping[str, list[RasterBand]], files: Mapping[str, RasterFile]) -> list[tuple[str, Grid]]:
-    return [(sensor, files[str(band.path)].grid) for sensor, bands in chosen.items() for band in bands]
+    return [(sensor, ground_grid(files[str(band.path)])) for sensor, bands in chosen.items() for band in bands]
 
 
 def check_georeferenced(file: RasterFile) -> None:
-    """Raise GeoreferenceError for a raster that has no CRS, or one of another planet."""
+    """Raise GeoreferenceError for a raster that has neither a CRS nor control points, or a CRS of no use."""
+    if file.control:
+        return
     if not file.grid.crs:
         raise GeoreferenceError(
-            f"`{file.path}` has no CRS: its pixels cannot be placed on the Earth",
+            f"`{file.path}` has no CRS and no ground control points: its pixels cannot be placed on the Earth",
             hint=f"if you know it: `rio edit-info --crs EPSG:32718 {file.path}`",
         )
-    if not (CRS.from_wkt(file.grid.crs).is_projected or CRS.from_wkt(file.grid.crs).is_geographic):
-        raise GeoreferenceError(f"`{file.path}` has a CRS that is neither projected nor geographic", hint="gdalwarp")
+    check_on_earth(file.grid.crs, str(file.path))
 
 
 def _gsd_warning(modality: Modality, grid: Grid) -> list[str]:
     ratio = gsd_m(grid) / modality.gsd_m
+    if not GSD_LIMITS[0] <= ratio <= GSD_LIMITS[1]:
+        raise GeoreferenceError(
+            f"the scene has {gsd_m(grid):.3g} m pixels, the model was trained at {modality.gsd_m:g} m: it would see "
+            "nothing that it knows",
+            hint=f"resample it: `gdalwarp -tr {modality.gsd_m:g} {modality.gsd_m:g} -r average IN OUT.tif` in metres",
+        )
     if GSD_RANGE[0] <= ratio <= GSD_RANGE[1]:
         return []
     return [
@@ -284,7 +316,9 @@ def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, Rast
     mine = [files[path] for path in dict.fromkeys(str(band.path) for band in bands)]
     stacked = f"ACQUIRED_{sensor.upper()}"  # written by `mmedge stack`
     return join_acquisitions(
-        parse_acquisition(file.tags[stacked]) if stacked in file.tags else find_acquisition(file.path.name, file.tags)
+        parse_acquisition(file.tags[stacked])
+        if stacked in file.tags
+        else file.acquired or find_acquisition(file.path.name, file.tags)
         for file in mine
     )
 
