@@ -29,6 +29,7 @@ def run(
     ] = False,
     item: o.Item = None,
     allow_remote: o.AllowRemote = False,
+    mask: o.Mask = None,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -47,7 +48,7 @@ def run(
     if thing is not None and (thing in builtin_bundles() or (Path(thing) / "model.json").exists()):
         document = describe_bundle(thing)
     else:
-        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote)
+        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask)
         document = describe_scene(o.place(thing), options, console, failures=failures)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0

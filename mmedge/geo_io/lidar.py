@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.errors import BandError, ReadError, UsageError
+from mmedge.geo_io.acquired import parse_acquisition
 from mmedge.geo_io.cloud import (
     Cloud,
     cell_area_m2,
@@ -209,7 +210,7 @@ class LidarSource:
             bands=bands,
             unit=", ".join(units),
             gsd_m=max(spacing_m(cloud) for cloud in self._clouds),
-            acquired=min(dates, default=None),
+            acquired=parse_acquisition(min(dates), source="first GPS time") if dates else None,
             assumptions=tuple(notes),
             warnings=(*warnings, *missing),
         )
