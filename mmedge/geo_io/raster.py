@@ -24,7 +24,7 @@ from mmedge.geo_io.bands import split_description
 from mmedge.geo_io.crs import horizontal
 from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
 from mmedge.geo_io.limits import HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S, check_header, pixel_bytes, within
-from mmedge.geo_io.location import Location, RemoteFile, remote_settings, without_secrets
+from mmedge.geo_io.location import Location, RemoteFile, patiently, remote_settings, without_secrets
 from mmedge.geo_io.quality import QualityLayer
 from mmedge.geo_io.spectral import BAD, band_wavelengths
 from mmedge.grid import Grid, Window
@@ -131,7 +131,7 @@ def open_dataset(path: Location) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is our own error, with a hint
-            ds = _open(path)
+            ds = patiently(path, lambda: _open(path))
     except RasterioError as err:
         raise _not_opened(path, err) from None
     try:
@@ -282,9 +282,7 @@ class RasterReader:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
             with self._turn:
-                ds = self._dataset()
-                raw = ds.read(self._indexes, window=where)
-                valid = self._valid(ds, raw, where)
+                raw, valid = patiently(self.path, lambda: self._raw(where))
         except RasterioError as err:
             cause = without_secrets(str(err.__cause__ or err))
             raise ReadError(
@@ -296,6 +294,22 @@ class RasterReader:
             ) from None
         data = self._to_units(raw)
         return self._convert(data, valid, window) if self._convert else (data, valid)
+
+    def _raw(self, where: RasterioWindow) -> tuple[npt.NDArray[Any], Valid]:
+        ds = self._dataset()
+        try:
+            raw = ds.read(self._indexes, window=where)
+            return raw, self._valid(ds, raw, where)
+        except RasterioError:
+            if isinstance(self.path, RemoteFile):
+                self._forget(ds)
+            raise
+
+    def _forget(self, ds: Any) -> None:
+        """Close a handle for good: it may have kept a part of what it was to read."""
+        with self._lock:
+            self._handles.remove(ds)
+        ds.close()
 
     def close(self) -> None:
         with self._lock:

@@ -101,7 +101,7 @@ def geostationary(shared_data: Path) -> Grid:
 
 def test_corners_of_a_geostationary_image_are_nowhere(shared_data: Path) -> None:
     goes = geostationary(shared_data)
-    row, col = PlaceMap(WORLD, goes).at(Window(0, 0, 542, 542))
+    row, _ = PlaceMap(WORLD, goes).at(Window(0, 0, 542, 542))
     true = pixel_by_pixel(WORLD, goes, goes.window)[0]
     assert not np.isfinite(row[:40, :40]).any()
     assert np.isfinite(row[200:340, 200:340]).all()
