@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import ensure_env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -183,6 +184,16 @@ def inspect_raster(path: Location, *, timeout_s: float | None = None) -> RasterF
 
 
 def _inspect(path: Location) -> RasterFile:
+    try:
+        return _described(path)
+    except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as err:
+        raise SceneError(
+            f"`{path}` has damaged metadata: {without_secrets(str(err.__cause__ or err))}",
+            hint="the file is damaged or truncated: copy it again; or write it anew with `gdal_translate IN OUT.tif`",
+        ) from None
+
+
+def _described(path: Location) -> RasterFile:
     with open_dataset(path) as ds:
         transform = ds.transform
         grid = Grid(ds.height, ds.width, tuple(transform)[:6], horizontal(ds.crs.to_wkt()) if ds.crs else "")

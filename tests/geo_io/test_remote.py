@@ -441,15 +441,15 @@ def test_s3_with_credentials_of_the_environment(
 def test_the_command_line_takes_urls_and_leave(
     server: Server, chile: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mmedge.cli.app import main
+    from mmedge.cli.app import run
 
     local = served(server, chile / "sar.tif", "typed.tif")
     url = server.url("plain", local.name)
     item = write_item(tmp_path / "item.json", url)
-    assert main(["info", url, "--json"]) == 0
+    assert run(["info", url, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sensors"]["sar"]["files"] == ["typed.tif"]
-    assert main(["info", "--source", f"sar={url}"]) == 0
-    assert main(["info", str(item)]) == 2
+    assert run(["info", "--source", f"sar={url}"]) == 0
+    assert run(["info", str(item)]) == 2
     assert "--allow-remote" in capsys.readouterr().err
-    assert main(["info", str(item), "--allow-remote"]) == 0
-    assert main(["info", str(collection(tmp_path / "items.json", "may", "june")), "--item", "may"]) == 2
+    assert run(["info", str(item), "--allow-remote"]) == 0
+    assert run(["info", str(collection(tmp_path / "items.json", "may", "june")), "--item", "may"]) == 2
