@@ -23,6 +23,8 @@ def run(
     reference: o.Reference = None,
     item: o.Item = None,
     allow_remote: o.AllowRemote = False,
+    mask: o.Mask = None,
+    screen: o.Screen = False,
     bbox: Annotated[str | None, typer.Option(metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")] = None,
     aoi: Annotated[o.OptionalPath, typer.Option(help="Polygons to map, in any CRS.")] = None,
     probs: Annotated[bool, typer.Option("--probs", help="Class probabilities too.")] = False,
@@ -55,7 +57,7 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     request = Request(
         scene=o.place(scene),
-        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote),
+        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask, screen),
         available=tuple(o.commas(available)) or None,
         output=output,
         bbox=o.bounds(bbox),

@@ -66,6 +66,13 @@ Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION"
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
 ]
+Mask = Annotated[
+    list[str] | None,
+    typer.Option("--mask", metavar="SENSOR=FILE", help="Do not use the sensor where this raster is not 0."),
+]
+Screen = Annotated[
+    bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; touch nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -107,6 +114,8 @@ def scene_options(
     reference: str | None,
     item: str | None = None,
     allow_remote: bool = False,
+    mask: list[str] | None = None,
+    screen: bool = False,
 ) -> SceneOptions:
     """What the flags say about a scene."""
     from mmedge.geo_io.location import locate
@@ -120,6 +129,8 @@ def scene_options(
         reference=reference,
         item=item,
         allow_remote=allow_remote,
+        masks={k: [locate(p) for p in paths] for k, paths in assignments("--mask", mask).items()},
+        screen=screen,
     )
 
 

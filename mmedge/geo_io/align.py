@@ -20,8 +20,8 @@ from mmedge.tile import Data, Valid
 Places = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
-# Grids whose corners agree within this share of a pixel are one grid (SpaceNet 6 differs in the 4th digit).
-SAME_GRID_PX = 0.01
+# Grids whose corners agree within this share of a pixel are one grid: those of SpaceNet 6 differ by 0.012.
+SAME_GRID_PX = 0.02
 # At most so many source pixels are held at once while block means are formed: 0.1 m pixels under a 10 m grid would be
 # 10,000 of them for each pixel of a tile.
 BLOCK_READ_PX = 4 << 20
@@ -206,7 +206,8 @@ def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Da
 
 
 def _to_linear(values: Data, unit: Unit) -> Data:
-    return np.power(10.0, values / 10, dtype=np.float32) if unit == "dB" else values
+    # No backscatter comes near 300 dB: digital numbers taken for dB do, and must reach the check that says so.
+    return np.power(10.0, np.minimum(values, 300) / 10, dtype=np.float32) if unit == "dB" else values
 
 
 def _from_linear(values: Data, unit: Unit) -> Data:

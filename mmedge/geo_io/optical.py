@@ -38,8 +38,16 @@ def reflectance(band: RasterBand) -> Scaling:
     return Scaling(band.scaled(1 / full, 0.0), assumption)
 
 
-def check_reflectance(sample: Data, name: str) -> list[str]:
-    """Look at valid pixels (bands, pixels) of a source; return warnings, raise UnitError where it is no reflectance."""
+def may_hold_offset(band: RasterBand) -> bool:
+    """Whether a band can be Sentinel-2's: not a picture of 8 bits, not a band known by its wavelength."""
+    return np.dtype(band.dtype).itemsize > 1 and band.wavelength_nm is None
+
+
+def check_reflectance(sample: Data, name: str, *, offset: bool = True) -> list[str]:
+    """Look at valid pixels (bands, pixels) of a source; return warnings, raise UnitError where it is no reflectance.
+
+    `offset`: also whether the offset of Sentinel-2's baseline 04.00 is still in it.
+    """
     if sample.size == 0:
         return []
     if np.median(sample) > MAX_MEDIAN:
@@ -47,7 +55,7 @@ def check_reflectance(sample: Data, name: str) -> list[str]:
             f"`{name}` is no reflectance: half of its values are above {np.median(sample):.4g}",
             hint=f"say how to scale it, e.g. `--scale {name}=0.0001` for DN / 10000",
         )
-    if np.percentile(sample, 0.1, axis=1).min() > OFFSET_DARKEST:
+    if offset and np.percentile(sample, 0.1, axis=1).min() > OFFSET_DARKEST:
         return [
             f"`{name}` has no dark pixel in any band (0.1 % percentile {np.percentile(sample, 0.1):.3f}): the +1000 "
             f"offset of Sentinel-2 baseline 04.00 may still be in it; if so, add `--scale {name}=0.0001,-0.1`"

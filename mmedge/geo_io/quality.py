@@ -41,7 +41,7 @@ class Rule:
 
     def usable(self, values: npt.NDArray[np.integer]) -> Valid:
         """True where a value of the layer (any shape, integers) says that the pixel may be used."""
-        return (values & self.bits == 0) & ~np.isin(values, self.classes)
+        return np.asarray((values & self.bits == 0) & ~np.isin(values, self.classes))
 
 
 def bits(*numbers: int) -> int:
@@ -51,7 +51,7 @@ def bits(*numbers: int) -> int:
 
 SCL = Rule(classes=(0, 1, 3, 8, 9, 10))
 QA60 = Rule(bits=bits(10, 11))
-FLAGGED = Rule(bits=0xFF)  # a layer of 0 and 1
+FLAGGED = Rule(bits=-1)  # whatever is not 0
 QA_PIXEL = Rule(bits=bits(0, 1, 2, 3, 4))
 MSK_CLASSI_LAYERS = (1, 2)
 MSK_QUALIT_LAYERS = (1, 3, 5, 6, 8)

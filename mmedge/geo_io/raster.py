@@ -27,7 +27,8 @@ from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
 from mmedge.geo_io.limits import HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S, check_header, pixel_bytes, within
 from mmedge.geo_io.location import Location, RemoteFile, patiently, remote_settings, without_secrets
 from mmedge.geo_io.quality import QualityLayer
-from mmedge.geo_io.spectral import BAD, band_wavelengths
+from mmedge.geo_io.sar import amplitude_scale, saturated
+from mmedge.geo_io.spectral import BAD, band_wavelengths, reflectance_scale
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
@@ -230,6 +231,9 @@ def _no_bands(path: Location, subdatasets: list[str]) -> SceneError:
 def _band(ds: Any, path: Location, index: int, wavelength_nm: float | None) -> RasterBand:
     sensor, name = _names(ds, index, wavelength_nm)
     scale, offset = ds.scales[index - 1], ds.offsets[index - 1]
+    if (scale, offset) == (1.0, 0.0):
+        is_complex = ds.dtypes[index - 1].startswith("complex")
+        scale = (amplitude_scale(ds.tags()) if is_complex else reflectance_scale(ds)) or 1.0
     return RasterBand(
         path=path,
         index=index,
@@ -348,6 +352,8 @@ class RasterReader:
         for index, values, fill in zip(self._indexes, raw, self._fill, strict=True):
             if values.dtype.kind in "fc":
                 valid &= np.isfinite(values)
+            if values.dtype.kind == "c":
+                valid &= ~saturated(values)
             for value in fill:
                 valid &= values != value
             nodata = ds.nodatavals[index - 1]

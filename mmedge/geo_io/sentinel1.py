@@ -51,7 +51,7 @@ class Calibration:
         across = np.stack([np.interp(cols, self.pixel, vector) for vector in self.a[needed]])
         after_here = after - needed.start
         share = ((rows - self.line[after - 1]) / (self.line[after] - self.line[after - 1]))[:, None]
-        return across[after_here - 1] * (1 - share) + across[after_here] * share
+        return np.asarray(across[after_here - 1] * (1 - share) + across[after_here] * share)
 
     def __call__(self, data: Data, valid: Valid, window: Window) -> tuple[Data, Valid]:
         """Amplitudes in DN (bands, rows, cols) as sigma0 in dB."""

@@ -25,6 +25,7 @@ class SourceInfo:
     gsd_m: float
     acquired: Acquisition | None = None
     assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     grids: tuple[Grid, ...] = ()
     strip_bytes: int = 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,7 +39,6 @@ def _box(values: Sums, size: int) -> Sums:
         pad = [(0, 0)] * 3
         pad[axis] = (size // 2, size // 2)
         wide, length = np.pad(values, pad), values.shape[axis]
-        values = sum(
-            (wide.take(range(i, i + length), axis=axis) for i in range(1, size)), wide.take(range(length), axis)
-        )
+        shifted = (wide.take(range(i, i + length), axis=axis) for i in range(size))
+        values = np.asarray(reduce(np.add, shifted))
     return values

@@ -31,7 +31,7 @@ SENTINEL2_NM = {
     "B11": (1613.7, 90.0),
     "B12": (2202.4, 174.0),
 }
-# Narrow bands are asked for by their centre: a neighbour this near is as good (imaging spectrometers sample at 5-10 nm).
+# Narrow bands are asked for by their centre: imaging spectrometers sample at 5-10 nm, a neighbour is as good.
 MIN_TOLERANCE_NM = 10.0
 # Wavelength of a band that its own file calls bad.
 BAD = -1.0
@@ -43,10 +43,11 @@ _DESCRIBED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(nm|nanometers?|um|µm|μm
 
 
 def band_wavelengths(ds: Any) -> dict[int, float]:
-    """Centre wavelength in nm by band index of a rasterio dataset, `BAD` for bands that its bad-band list (`bbl`) names.
+    """Centre wavelength in nm by band index of a rasterio dataset, `BAD` for bands that its bad-band list names.
 
-    Read from band tags (`wavelength`, with `wavelength_units`, as GDAL gives ENVI headers), the IMAGERY domain
-    (`CENTRAL_WAVELENGTH_UM`), a list in the file's tags, or a description such as `Band 12 (455.3 nm)`.
+    `bbl` is that list. Wavelengths are read from band tags (`wavelength` and `wavelength_units`, as GDAL gives ENVI
+    headers), the IMAGERY domain (`CENTRAL_WAVELENGTH_UM`), a list in the file's tags, or a description such as
+    `Band 12 (455.3 nm)`.
     """
     listed = _listed(ds, "wavelength", "wavelengths")
     unit = _first(ds, "wavelength_units") or ""
@@ -55,6 +56,12 @@ def band_wavelengths(ds: Any) -> dict[int, float]:
     if len(good) == ds.count:
         found |= {i: BAD for i in ds.indexes if good[i - 1] == 0}
     return found
+
+
+def reflectance_scale(ds: Any) -> float | None:
+    """1 / ENVI's `reflectance scale factor` of a rasterio dataset; None where its header has none, or none above 0."""
+    factor = _listed(ds, "reflectance_scale_factor")
+    return 1 / factor[0] if len(factor) == 1 and factor[0] > 0 else None
 
 
 def nearest_band(name: str, bands: Sequence[RasterBand]) -> RasterBand | None:
