@@ -18,6 +18,7 @@ from mmedge.modality import Unit
 from mmedge.tile import Data, Valid
 
 Places = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
 
 # Grids whose corners agree within this share of a pixel are one grid: those of SpaceNet 6 differ by 0.012.
 SAME_GRID_PX = 0.02
@@ -173,9 +174,17 @@ def _parts(near: Window, factor: tuple[int, int]) -> list[Window]:
 
 
 def _nearest(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Data, Valid]:
-    height, width = usable.shape
-    at = np.clip(np.rint(row), 0, height - 1).astype(np.intp), np.clip(np.rint(col), 0, width - 1).astype(np.intp)
+    at = _pixel_at(usable, row, col)
     return values[:, at[0], at[1]], usable[at]
+
+
+def _pixel_at(usable: Valid, row: Places, col: Places) -> tuple[Index, Index]:
+    """Index of the pixel that a place falls into; an edge belongs to the pixel below and to the right of it."""
+    return _whole(row, usable.shape[0]), _whole(col, usable.shape[1])
+
+
+def _whole(at: Places, size: int) -> Index:
+    return np.clip(np.floor(at + 0.5), 0, size - 1).astype(np.intp)
 
 
 def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Data, Valid]:
@@ -191,8 +200,7 @@ def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Da
             w = wr * wc * usable[at]
             total += w * values[:, at[0], at[1]]
             weight += w
-    nearest = np.clip(np.rint(row), 0, height - 1).astype(np.intp), np.clip(np.rint(col), 0, width - 1).astype(np.intp)
-    valid = usable[nearest] & (weight > 0)
+    valid = usable[_pixel_at(usable, row, col)] & (weight > 0)
     total /= np.where(valid, weight, np.float32(1))
     return total, valid
 

@@ -6,31 +6,39 @@ import hashlib
 import logging
 import os
 import re
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from typing import TypeVar
+from urllib.parse import quote, unquote, urlsplit
 
 import rasterio
+from rasterio.errors import RasterioError
 
 from mmedge.errors import UsageError
 
-# What GDAL is told before it opens a URL. A variable of the same name in the environment goes before.
+# What GDAL is told while URLs are opened; a handle keeps it. Variables of these names in the environment go before.
 OPTIONS = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # ask for the file alone, not for its folder and side-cars
     "GDAL_HTTP_CONNECTTIMEOUT": "10",  # seconds
     "GDAL_HTTP_TIMEOUT": "30",  # seconds for one request, which is at most a few MiB: what ends a stall
     "GDAL_HTTP_MAX_RETRY": "4",  # of 429, 500, 502, 503, 504, time-outs and resets
     "GDAL_HTTP_RETRY_DELAY": "0.5",  # seconds, doubled each time
     "CPL_VSIL_CURL_CACHE_SIZE": str(32 << 20),  # bytes of downloaded ranges kept, for all files together
+    # Forget a file's ranges when it is closed: GDAL keeps what came of a body that broke off as if it were all of it.
+    "CPL_VSIL_CURL_NON_CACHED": "/vsicurl:/vsis3/",
 }
-SCHEMES = {"http": "/vsicurl/", "https": "/vsicurl/", "s3": "/vsis3/"}
+# Ask for the file alone, not for its folder and side-cars. As a setting it could hide those of local files, too.
+ALONE = "/vsicurl?empty_dir=yes&url="
+SCHEMES = ("http", "https", "s3")
+# A body that breaks off is no failure to GDAL's retries: what it leads to is tried again here, with a new handle.
+TRIES, PAUSE_S = 3, 0.25
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _URL = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?:[^\s/?#@`'\"]*@)?(?P<rest>[^\s?#`'\"]*)(?P<query>[?#][^\s`'\"]*)?", re.I
 )
+_GDAL_PATH = re.compile(r"/?vsicurl\?[^\s`'\"]*?url=([^\s`'\"&]*)")
 _LOGGERS = ("rasterio", *(f"rasterio.{name}" for name in ("env", "_base", "_env", "_err", "_io", "_path", "session")))
 
 
@@ -63,7 +71,9 @@ class RemoteFile:
         parts = urlsplit(self.url)
         if parts.scheme == "s3":
             return f"/vsis3/{parts.netloc}{parts.path}"
-        return SCHEMES[parts.scheme.lower()] + self.url
+        for secret in filter(None, (parts.query, parts.netloc.rpartition("@")[0])):
+            _secrets.update((secret, quote(secret, safe="")))
+        return ALONE + quote(self.url, safe="")
 
     @property
     def address(self) -> str:
@@ -76,6 +86,7 @@ class RemoteFile:
 
 
 Location = Path | RemoteFile
+Result = TypeVar("Result")
 
 
 def locate(text: str | Location) -> Location:
@@ -98,8 +109,26 @@ def locate(text: str | Location) -> Location:
 
 
 def without_secrets(text: str) -> str:
-    """A text in which every URL has lost its user, password, query string and fragment."""
+    """A text in which every URL has lost its user, password, query string and fragment.
+
+    So has what GDAL makes of a URL that was opened: a quoted one in its own path, the end of one as a file's name.
+    """
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "...")
+    text = _GDAL_PATH.sub(lambda match: unquote(match[1]), text)
     return _URL.sub(lambda m: m["scheme"] + m["rest"] + ("?..." if m["query"] else ""), text)
+
+
+def patiently(place: Location, work: Callable[[], Result]) -> Result:
+    """The result of reading a place. For a URL, tried again after a failure that is no answer of the server's."""
+    for tries_left in reversed(range(TRIES if isinstance(place, RemoteFile) else 1)):
+        try:
+            return work()
+        except RasterioError as err:
+            if tries_left == 0 or "HTTP response code" in str(err.__cause__ or err):
+                raise
+            time.sleep(PAUSE_S)
+    raise ValueError("TRIES must be at least 1")
 
 
 class _NoSecrets(logging.Filter):
@@ -111,13 +140,13 @@ class _NoSecrets(logging.Filter):
 
 
 _quiet = _NoSecrets()
-_opening = threading.Lock()
+_secrets: set[str] = set()  # of the URLs that were opened
 
 
 @contextmanager
 def remote_settings() -> Iterator[None]:
-    """GDAL's settings while a URL is opened; the handle keeps them. One at a time: they are the whole process's."""
+    """GDAL's settings while a URL is opened. In a thread that is not the main one they are that thread's own."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_quiet)  # adding it again changes nothing
-    with _opening, rasterio.Env(**{key: value for key, value in OPTIONS.items() if key not in os.environ}):
+    with rasterio.Env(**{key: value for key, value in OPTIONS.items() if key not in os.environ}):
         yield

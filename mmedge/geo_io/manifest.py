@@ -139,7 +139,7 @@ def _acquired(properties: Any) -> str | None:
 def _is_data(asset: dict[str, Any]) -> bool:
     kind = str(asset.get("type", "")).split(";")[0].strip()
     roles = asset.get("roles")
-    suffix = Path(urlsplit(str(asset.get("href", ""))).path).suffix.lower()
+    suffix = Path(re.split("[?#]", str(asset.get("href", "")))[0]).suffix.lower()
     raster = kind in _RASTER_TYPES or suffix in (".tif", ".tiff", ".jp2")
     return raster and not _NO_DATA_ROLES & {str(role) for role in (roles if isinstance(roles, list) else ())}
 

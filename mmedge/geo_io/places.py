@@ -23,9 +23,11 @@ Inside = npt.NDArray[np.bool_]
 # Places are projected exactly at every 16th pixel of the reference grid and interpolated between: at 10 m pixels the
 # Earth's curvature makes that wrong by 0.5 mm. GDAL's own approximation depends on the window that is read.
 NODE_PX = 16
-# Where the middle of four nodes is further off than this (near a pole, at the antimeridian, at the Earth's limb, in
-# pixels of a degree), every pixel between them is projected by itself.
+# Where a probe between four nodes is further off than this (near a pole, at the antimeridian, at the Earth's limb, in
+# pixels of a degree), every pixel between them is projected by itself. The middle alone would not do: around a pole it
+# is right by symmetry where nothing else is.
 ROUGH_PX = 0.02
+PROBES = ((0.25, 0.6), (0.65, 0.3))  # shares of the way between nodes, down and to the right
 ROUGH_CELLS = 64  # at once: 16,384 pixels
 # Places along each side of a grid at which the pixel sizes of two grids are compared.
 SAMPLES = 5
@@ -62,7 +64,7 @@ class PlaceMap:
     def at(self, window: Window) -> tuple[Places, Places]:
         """(row, col) in the source of the window's pixel centres, in fractions of a pixel: whole numbers are corners.
 
-        A cell of 16 x 16 pixels whose corners and middle have no place has none anywhere.
+        A cell of 16 x 16 pixels whose corners and probes have no place has none anywhere.
         """
         rows = _Cells.of(window.row, window.height, self._reference.rows)
         cols = _Cells.of(window.col, window.width, self._reference.cols)
@@ -82,13 +84,17 @@ class PlaceMap:
         return self._source.rowcol(x, y)
 
     def _rough(self, nodes: tuple[Places, Places], rows: _Cells, cols: _Cells) -> Index:
-        """Cells (n, 2) in whose middle the mean of the four nodes is off. Cells without any place are left out."""
-        middles = self.exact(rows.middles[:, None], cols.middles[None])
-        off, placed = np.zeros(middles[0].shape, bool), np.zeros(middles[0].shape, bool)
-        for node, middle in zip(nodes, middles, strict=True):
-            corners = np.stack([node[:-1, :-1], node[:-1, 1:], node[1:, :-1], node[1:, 1:]])
-            off |= ~(np.abs(corners.mean(axis=0) - middle) <= ROUGH_PX)
-            placed |= np.isfinite(corners).any(axis=0) | np.isfinite(middle)
+        """Cells (n, 2) between whose nodes a probe is off. Cells without any place are left out."""
+        off = np.zeros((len(rows.nodes) - 1, len(cols.nodes) - 1), bool)
+        placed = off.copy()
+        for down, right in PROBES:
+            true = self.exact(rows.at(down)[:, None], cols.at(right)[None])
+            for node, probe in zip(nodes, true, strict=True):
+                across = node[:, :-1] * (1 - right) + node[:, 1:] * right
+                guess = across[:-1] * (1 - down) + across[1:] * down
+                off |= ~(np.abs(guess - probe) <= ROUGH_PX)
+                corner = np.isfinite(node)
+                placed |= corner[:-1, :-1] | corner[:-1, 1:] | corner[1:, :-1] | corner[1:, 1:] | np.isfinite(probe)
         return np.argwhere(off & placed)
 
     def _refine(self, found: list[Places], window: Window, rows: _Cells, cols: _Cells, i: Index, j: Index) -> None:
@@ -119,9 +125,9 @@ class _Cells:
         nodes = np.minimum(np.arange(first, last + 2) * NODE_PX, size - 1).astype(np.float64)
         return cls(first, nodes, np.arange(start, start + length))
 
-    @property
-    def middles(self) -> Places:
-        return (self.nodes[:-1] + self.nodes[1:]) / 2
+    def at(self, share: float) -> Places:
+        """Places a share of the way from each node to the next."""
+        return self.nodes[:-1] * (1 - share) + self.nodes[1:] * share
 
     def between(self, values: Places, axis: int) -> Places:
         """Values at the nodes, along an axis, as values at the pixels."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import ensure_env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -24,7 +25,7 @@ from mmedge.geo_io.bands import split_description
 from mmedge.geo_io.crs import horizontal
 from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
 from mmedge.geo_io.limits import HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S, check_header, pixel_bytes, within
-from mmedge.geo_io.location import Location, RemoteFile, remote_settings, without_secrets
+from mmedge.geo_io.location import Location, RemoteFile, patiently, remote_settings, without_secrets
 from mmedge.geo_io.quality import QualityLayer
 from mmedge.geo_io.sar import amplitude_scale, saturated
 from mmedge.geo_io.spectral import BAD, band_wavelengths, reflectance_scale
@@ -132,7 +133,7 @@ def open_dataset(path: Location) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is our own error, with a hint
-            ds = _open(path)
+            ds = patiently(path, lambda: _open(path))
     except RasterioError as err:
         raise _not_opened(path, err) from None
     try:
@@ -184,6 +185,16 @@ def inspect_raster(path: Location, *, timeout_s: float | None = None) -> RasterF
 
 
 def _inspect(path: Location) -> RasterFile:
+    try:
+        return _described(path)
+    except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as err:
+        raise SceneError(
+            f"`{path}` has damaged metadata: {without_secrets(str(err.__cause__ or err))}",
+            hint="the file is damaged or truncated: copy it again; or write it anew with `gdal_translate IN OUT.tif`",
+        ) from None
+
+
+def _described(path: Location) -> RasterFile:
     with open_dataset(path) as ds:
         transform = ds.transform
         grid = Grid(ds.height, ds.width, tuple(transform)[:6], horizontal(ds.crs.to_wkt()) if ds.crs else "")
@@ -286,9 +297,7 @@ class RasterReader:
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
             with self._turn:
-                ds = self._dataset()
-                raw = ds.read(self._indexes, window=where)
-                valid = self._valid(ds, raw, where)
+                raw, valid = patiently(self.path, lambda: self._raw(where))
         except RasterioError as err:
             cause = without_secrets(str(err.__cause__ or err))
             raise ReadError(
@@ -300,6 +309,22 @@ class RasterReader:
             ) from None
         data = self._to_units(raw)
         return self._convert(data, valid, window) if self._convert else (data, valid)
+
+    def _raw(self, where: RasterioWindow) -> tuple[npt.NDArray[Any], Valid]:
+        ds = self._dataset()
+        try:
+            raw = ds.read(self._indexes, window=where)
+            return raw, self._valid(ds, raw, where)
+        except RasterioError:
+            if isinstance(self.path, RemoteFile):
+                self._forget(ds)
+            raise
+
+    def _forget(self, ds: Any) -> None:
+        """Close a handle for good: it may have kept a part of what it was to read."""
+        with self._lock:
+            self._handles.remove(ds)
+        ds.close()
 
     def close(self) -> None:
         with self._lock:
