@@ -42,14 +42,14 @@ class Manifest:
     warnings: tuple[str, ...] = ()
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read a STAC Item. Assets must lie in the item's folder or below: anything else is refused, not fetched."""
-    try:
-        item = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SceneError(f"no such file: `{path}`", hint="check the path") from None
-    except (OSError, ValueError) as err:
-        raise SceneError(f"`{path}` cannot be read as JSON: {err}", hint="give a raster or a STAC Item") from None
+def read_manifest(path: Path, item_id: str | None = None) -> Manifest:
+    """Read a STAC Item, or the one called `item_id` of an ItemCollection.
+
+    Assets must lie in the file's folder or below: anything else is refused, not fetched.
+    """
+    item = read_json(path)
+    if isinstance(item, dict) and item_id is not None and item.get("type") == "FeatureCollection":
+        item = next((i for i in item.get("features", ()) if isinstance(i, dict) and i.get("id") == item_id), None)
     if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("assets"), dict):
         raise SceneError(f"`{path}` is not a STAC Item", hint="give a raster, or an item with assets")
     assets = [_asset(path, key, asset) for key, asset in item["assets"].items() if _is_band_data(asset)]
@@ -58,6 +58,16 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(
         name=str(item.get("id") or path.stem), assets=tuple(assets), acquired=item.get("properties", {}).get("datetime")
     )
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document; SceneError where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SceneError(f"no such file: `{path}`", hint="check the path") from None
+    except (OSError, ValueError) as err:
+        raise SceneError(f"`{path}` cannot be read as JSON: {err}", hint="give a raster or a STAC Item") from None
 
 
 def _is_band_data(asset: dict[str, Any]) -> bool:

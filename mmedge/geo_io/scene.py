@@ -32,7 +32,8 @@ class SceneOptions:
     """What a person may say about a scene that its files do not.
 
     `sources`: files per sensor; `bands`: names of a sensor's bands, in file order; `scale`: (scale, offset) per
-    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `reference`: the sensor whose grid is the reference.
+    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `reference`: the sensor whose grid is the reference;
+    `item`: which item of a STAC ItemCollection; `name`: what to call a scene that is made of several files.
     """
 
     sources: Mapping[str, Sequence[Path]] = field(default_factory=dict)
@@ -40,6 +41,8 @@ class SceneOptions:
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unit: Mapping[str, str] = field(default_factory=dict)
     reference: str | None = None
+    item: str | None = None
+    name: str | None = None
 
 
 class Scene:
@@ -134,7 +137,7 @@ class _Found:
 
 def _gather(path: Path | None, options: SceneOptions) -> _Found:
     """Every band of every file, with what the user said about them."""
-    manifest = read_manifest(path) if path and path.suffix.lower() in (".json", ".geojson") else None
+    manifest = read_manifest(path, options.item) if path and path.suffix.lower() in (".json", ".geojson") else None
     plain = [path] if path and not manifest else []
     if not (plain or manifest or options.sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")
@@ -148,7 +151,7 @@ def _gather(path: Path | None, options: SceneOptions) -> _Found:
         bands += _named([band for file in mine for band in file.bands], sensor_name(sensor), options)
     if manifest:
         bands += _from_manifest(manifest, files)
-    name = manifest.name if manifest else (path or bands[0].path).stem
+    name = manifest.name if manifest else options.name or (path or bands[0].path).stem
     return _Found(
         name=name,
         bands=[_scaled(band, options) for band in bands],
@@ -297,13 +300,26 @@ def _said(modalities: Sequence[Modality]) -> str:
     return "; ".join(f"{m.name} ({', '.join(m.bands)})" for m in modalities) or "any named band"
 
 
-def choose_sensors(scene: Scene, available: Sequence[str]) -> tuple[str, ...]:
-    """The scene's sensors, narrowed to `available` (names or aliases); SceneError for one it has no source for."""
-    names = [sensor_name(name) for name in available]
-    for given, name in zip(available, names, strict=True):
-        if name not in scene.sources:
+def choose_sensors(
+    scene: Scene, available: Sequence[str] | None, require: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The scene's sensors, narrowed to `available` (names or aliases; None: all).
+
+    Raises SceneError for a sensor of `require` (None: of `available`) that the scene has no source for, and where none
+    is left.
+    """
+    flag, strict = ("--available", available or ()) if require is None else ("--require", require)
+    for given in strict:
+        if sensor_name(given) not in scene.sources:
             raise SceneError(
-                f"`--available {given}`: the scene has no such sensor, it has {', '.join(scene.sensors)}",
+                f"`{flag} {given}`: the scene has no such sensor, it has {', '.join(scene.sensors)}",
                 hint=f"mmedge info {scene.files[0]}",
             )
-    return tuple(name for name in scene.sensors if name in names)
+    names = scene.sensors if available is None else [sensor_name(name) for name in available]
+    chosen = tuple(name for name in scene.sensors if name in names)
+    if not chosen:
+        raise SceneError(
+            f"the scene has {', '.join(scene.sensors)}, none of `--available {','.join(names)}`",
+            hint=f"mmedge info {scene.files[0]}",
+        )
+    return chosen
