@@ -13,6 +13,12 @@ from mmedge.edge.runtime.session import Feeds
 from mmedge.tile import Data
 
 
+# The first inference of a process sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on
+# the way: two threads at once can wait for each other for ever (2026.4). So it runs alone.
+_first = threading.Lock()
+_ready = threading.Event()
+
+
 class OpenVinoRuntime:
     """Compiles ONNX graphs for the CPU. Fulfils `Runtime`.
 
@@ -47,6 +53,14 @@ class OpenVinoSession:
         self._local = threading.local()
 
     def run(self, feeds: Feeds) -> Data:
+        if _ready.is_set():
+            return self._run(feeds)
+        with _first:
+            logits = self._run(feeds)
+            _ready.set()
+            return logits
+
+    def _run(self, feeds: Feeds) -> Data:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
