@@ -201,10 +201,12 @@ def checksum(path: Path) -> str:
     return "1220" + digest.hexdigest()
 
 
-def write_model_json(folder: Path, item: dict[str, Any], roles: dict[str, list[str]]) -> None:
+def write_model_json(
+    folder: Path, item: dict[str, Any], roles: dict[str, list[str]], fields: dict[str, dict[str, Any]] | None = None
+) -> None:
     """Write `folder/model.json`: `item` with one asset for every file of the folder, checksum and size included.
 
-    `roles` maps a file's suffix (`.onnx`) to its STAC roles.
+    `roles` maps a file's suffix (`.onnx`) to its STAC roles, `fields` to more fields of its asset.
     """
     assets: dict[str, Any] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "model.json"):
@@ -214,6 +216,7 @@ def write_model_json(folder: Path, item: dict[str, Any], roles: dict[str, list[s
             "roles": roles.get(path.suffix, ["metadata"]),
             "file:checksum": checksum(path),
             "file:size": path.stat().st_size,
+            **(fields or {}).get(path.suffix, {}),
         }
         if path.suffix == ".onnx":
             assets[href] |= {"type": "application/octet-stream; framework=onnx", "mlm:artifact_type": "onnx"}

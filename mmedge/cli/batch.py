@@ -46,6 +46,9 @@ def run(
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
+    allow_remote: o.AllowRemote = False,
+    mask: o.Mask = None,
+    screen: o.Screen = False,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
@@ -89,7 +92,7 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     template = Request(
         scene=None,
-        options=o.scene_options(None, bands, scale, unit, reference),
+        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen),
         available=tuple(o.commas(available)) or None,
         require=tuple(o.commas(require)),
         bbox=o.bounds(bbox),

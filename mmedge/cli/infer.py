@@ -21,6 +21,10 @@ def run(
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
+    item: o.Item = None,
+    allow_remote: o.AllowRemote = False,
+    mask: o.Mask = None,
+    screen: o.Screen = False,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
@@ -52,8 +56,8 @@ def run(
 
     console = Console(quiet=quiet, verbose=verbose)
     request = Request(
-        scene=scene,
-        options=o.scene_options(source, bands, scale, unit, reference),
+        scene=o.place(scene),
+        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask, screen),
         available=tuple(o.commas(available)) or None,
         output=output,
         bbox=o.bounds(bbox),

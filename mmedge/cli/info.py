@@ -10,7 +10,7 @@ from mmedge.cli import options as o
 from mmedge.cli.console import Console
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from mmedge.geo_io.location import Location
 
 NAME = "info"
 
@@ -24,6 +24,12 @@ def run(
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Look for sensor failures too; reads the whole scene twice.")
+    ] = False,
+    item: o.Item = None,
+    allow_remote: o.AllowRemote = False,
+    mask: o.Mask = None,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -42,8 +48,8 @@ def run(
     if thing is not None and (thing in builtin_bundles() or (Path(thing) / "model.json").exists()):
         document = describe_bundle(thing)
     else:
-        options = o.scene_options(source, bands, scale, unit, reference)
-        document = describe_scene(Path(thing) if thing else None, options, console)
+        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask)
+        document = describe_scene(o.place(thing), options, console, failures=failures)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0
 
@@ -68,15 +74,16 @@ def describe_bundle(name: str) -> dict[str, Any]:
     }
 
 
-def describe_scene(path: Path | None, options: Any, console: Console) -> dict[str, Any]:
-    """What a scene holds, sensor by sensor, the share of valid pixels from a full read at reduced cost per block."""
+def describe_scene(path: Location | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
+    """What a scene holds, sensor by sensor, and the share of valid pixels."""
     from mmedge.geo_io.scene import open_scene
-    from mmedge.geo_io.survey import valid_shares
+    from mmedge.geo_io.survey import failure_shares, valid_shares
 
     with open_scene(path, None, options) as scene:
         for warning in scene.warnings:
             console.warn(warning)
         shares = valid_shares(scene)
+        lost = failure_shares(scene) if failures else {}
         return {
             "schema": "mmedge.info.scene/1",
             "scene": scene.name,
@@ -91,6 +98,7 @@ def describe_scene(path: Path | None, options: Any, console: Console) -> dict[st
                     "gsd_m": round(source.info.gsd_m, 3),
                     "acquired": str(source.info.acquired) if source.info.acquired else None,
                     "valid_share": round(shares[name], 4),
+                    **({"failed": lost[name]} if name in lost else {}),
                     "files": [file.name for file in source.info.files],
                     "assumptions": list(source.info.assumptions),
                 }

@@ -10,12 +10,16 @@ import typer
 from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmedge.geo_io.location import Location
     from mmedge.geo_io.scene import SceneOptions
 
 OptionalPath = Path | None
 Scene = Annotated[
-    OptionalPath,
-    typer.Argument(help="A multi-band GeoTIFF with `sensor:band` names, or a STAC Item.", show_default=False),
+    str | None,
+    typer.Argument(
+        help="A multi-band GeoTIFF with `sensor:band` names, or a STAC Item: a path, or an https or s3 URL.",
+        show_default=False,
+    ),
 ]
 Source = Annotated[
     list[str] | None, typer.Option("--source", metavar="SENSOR=FILE", help="One file of a sensor; repeat for more.")
@@ -36,6 +40,12 @@ Unit = Annotated[
 Reference = Annotated[
     str | None, typer.Option("--reference", metavar="SENSOR", help="Whose grid the map is made on.", show_default=False)
 ]
+Item = Annotated[
+    str | None, typer.Option("--item", metavar="ID", help="Which item of a STAC ItemCollection.", show_default=False)
+]
+AllowRemote = Annotated[
+    bool, typer.Option("--allow-remote", help="Let a STAC Item point outside its own folder, and to URLs.")
+]
 Available = Annotated[
     list[str] | None,
     typer.Option(
@@ -55,6 +65,13 @@ Backend = Annotated[str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help
 Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16 or int8.")]
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
+]
+Mask = Annotated[
+    list[str] | None,
+    typer.Option("--mask", metavar="SENSOR=FILE", help="Do not use the sensor where this raster is not 0."),
+]
+Screen = Annotated[
+    bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
 ]
 Bbox = Annotated[str | None, typer.Option("--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")]
 Aoi = Annotated[OptionalPath, typer.Option("--aoi", help="Polygons to map, in any CRS.")]
@@ -85,22 +102,38 @@ def assignments(flag: str, values: list[str] | None) -> dict[str, list[str]]:
     return found
 
 
+def place(text: str | None) -> Location | None:
+    """A scene as it was typed: a path or a URL."""
+    from mmedge.geo_io.location import locate
+
+    return None if text is None else locate(text)
+
+
 def scene_options(
     source: list[str] | None,
     bands: list[str] | None,
     scale: list[str] | None,
     unit: list[str] | None,
     reference: str | None,
+    item: str | None = None,
+    allow_remote: bool = False,
+    mask: list[str] | None = None,
+    screen: bool = False,
 ) -> SceneOptions:
     """What the flags say about a scene."""
+    from mmedge.geo_io.location import locate
     from mmedge.geo_io.scene import SceneOptions
 
     return SceneOptions(
-        sources={k: [Path(p) for p in paths] for k, paths in assignments("--source", source).items()},
+        sources={k: [locate(p) for p in paths] for k, paths in assignments("--source", source).items()},
         bands=assignments("--bands", bands),
         scale={k: _scale(k, v) for k, v in assignments("--scale", scale).items()},
         unit={k: v[-1] for k, v in assignments("--unit", unit).items()},
         reference=reference,
+        item=item,
+        allow_remote=allow_remote,
+        masks={k: [locate(p) for p in paths] for k, paths in assignments("--mask", mask).items()},
+        screen=screen,
     )
 
 

@@ -20,6 +20,8 @@ def run(
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
+    mask: o.Mask = None,
+    screen: o.Screen = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -34,7 +36,8 @@ def run(
     from mmedge.geo_io.stack import stack
 
     console = Console(quiet=quiet)
-    with open_scene(None, None, o.scene_options(source, bands, scale, unit, reference)) as scene:
+    options = o.scene_options(source, bands, scale, unit, reference, mask=mask, screen=screen)
+    with open_scene(None, None, options) as scene:
         for warning in scene.warnings:
             console.warn(warning)
         for note in scene.assumptions:

@@ -159,7 +159,11 @@ class _Batch:
         request = request_for(work, self._folder.out, self._template)
         outputs = plan_outputs(request.output or self._folder.out, probs=request.probs)
         self._recover(work.id, request)
-        files, wished, entry = tuple(work.files()), wish(request, self._bundle), self._journal.entry(work.id)
+        files, wished, entry = (
+            tuple(work.files(request.options)),
+            wish(request, self._bundle),
+            self._journal.entry(work.id),
+        )
         verdict = judge(entry, wished, files, outputs, checksums=self._options.checksums)
         if verdict.why is None and not self._template.overwrite:
             self._skip(work.id, outputs.map, verdict)

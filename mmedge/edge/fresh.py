@@ -24,7 +24,8 @@ def wish(request: Request, bundle: Bundle) -> str:
     """Digest of everything but the inputs that decides a map: the model, the options, the version of mmedge."""
     told = {f.name: _plain(getattr(request, f.name)) for f in fields(request) if f.name not in IRRELEVANT}
     area = checksum(request.aoi) if request.aoi else None
-    document = {"mmedge": __version__, "bundle": bundle.sha256, "aoi": area, **told}
+    remote = None if isinstance(request.scene, Path) else _plain(request.scene)  # known by its URL alone
+    document = {"mmedge": __version__, "bundle": bundle.sha256, "aoi": area, "remote": remote, **told}
     return sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
@@ -85,7 +86,7 @@ def judge(
     entry: Entry | None, wished: str, files: Sequence[Path], outputs: Outputs, *, checksums: bool = False
 ) -> Verdict:
     """Does the map of `files` have to be made? `entry` is what the journal knows of it, `wished` the digest of now."""
-    if entry is None or not entry.inputs:
+    if entry is None or not entry.wish:
         return Verdict("new")
     if entry.wish != wished:
         return Verdict("other options, another model or version")

@@ -23,6 +23,7 @@ from mmedge.edge.strips import Strips
 from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
+from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.mapwriter import MapCounts, MapWriter
 from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, refuse_existing
 from mmedge.geo_io.quicklook import write_quicklook
@@ -34,6 +35,8 @@ from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
 from mmedge.tile import Valid
 
+# Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
+STRIP_CACHE_BYTES = 160 << 20
 PRECISIONS = ("fp32", "bf16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -47,7 +50,7 @@ class Request:
     `require` names the sensors without which the scene is refused; None: all of `available`.
     """
 
-    scene: Path | None
+    scene: Location | None
     options: SceneOptions = field(default_factory=SceneOptions)
     available: tuple[str, ...] | None = None
     require: tuple[str, ...] | None = None
@@ -79,12 +82,12 @@ def _silent(*_: object) -> None:
     return None
 
 
-def infer(scene: str | Path | None, output: str | Path | None = None, **wishes: Any) -> RunRecord:
+def infer(scene: str | Location | None, output: str | Path | None = None, **wishes: Any) -> RunRecord:
     """Map a scene from Python: `infer("scene.tif", available=("sar", "optical"))`.
 
     `wishes` are the fields of `Request`. Warnings go to `warnings.warn`. See `run`.
     """
-    path, target = (Path(p) if p is not None else None for p in (scene, output))
+    path, target = locate(scene) if scene is not None else None, Path(output) if output is not None else None
     return run(Request(scene=path, output=target, **wishes), warn=lambda text: warnings.warn(text, stacklevel=3))
 
 
@@ -117,10 +120,23 @@ def run(
         engines = engines or open_engines(request, bundle)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             hashes = pool.submit(_inputs, scene)
-            tiles = _tiles(request, scene, job, engines, strips)
-            return _map(
-                request, scene, job, engines, tiles, hashes, commit=commit, warn=warn, progress=progress, start=start
-            )
+            plan = _cut(request, engines, job.region, scene)
+            with rasterio.Env(
+                GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, _strip_cache(plan.cells, engines, scene))
+            ):
+                tiles = _tiles(request, scene, job, plan, engines, strips)
+                return _map(
+                    request,
+                    scene,
+                    job,
+                    engines,
+                    tiles,
+                    hashes,
+                    commit=commit,
+                    warn=warn,
+                    progress=progress,
+                    start=start,
+                )
 
 
 def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _silent) -> dict[str, Any]:
@@ -152,7 +168,9 @@ def _open(request: Request, bundle: Bundle, warn: Warn) -> Scene:
 def _plan(request: Request, scene: Scene) -> _Job:
     """Outputs and region, checked before any work starts."""
     outputs = plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
-    refuse_existing(outputs, overwrite=request.overwrite, inputs=scene.files)
+    refuse_existing(
+        outputs, overwrite=request.overwrite, inputs=[file for file in scene.files if isinstance(file, Path)]
+    )
     # Terrain keeps: the date of an elevation model says nothing about the map.
     acquired = [source.info.acquired for source in scene.sources.values() if source.info.unit != "m"]
     when = parse_acquisition(request.datetime) if request.datetime else join_acquisitions(acquired)
@@ -188,17 +206,21 @@ def bbox_window(bbox: tuple[float, float, float, float], grid: Grid) -> Window:
 
 
 def _inputs(scene: Scene) -> tuple[InputFile, ...]:
-    """Name and sha256 of every input file."""
-    return tuple(InputFile(name=file.name, sha256=checksum(file).removeprefix("1220")) for file in scene.files)
+    """Name and sha256 of every input file; no sha256 of a remote one, of which only parts are downloaded."""
+    return tuple(
+        InputFile(name=file.name, sha256=checksum(file).removeprefix("1220"))
+        if isinstance(file, Path)
+        else InputFile(name=file.name, sha256=None, href=file.address)
+        for file in scene.files
+    )
 
 
 def _tiles(
-    request: Request, scene: Scene, job: _Job, engines: Engines, strips: Strips | None
+    request: Request, scene: Scene, job: _Job, plan: Plan, engines: Engines, strips: Strips | None
 ) -> Generator[MapTile, None, None]:
     """The tiles of the map, row by row: those that `strips` has kept, and the rest."""
 
     def rest(region: Window) -> Iterator[MapTile]:
-        plan = _cut(request, engines, region, scene)
         return predict(scene, engines, region, plan, keep=job.keep, probs=request.probs)
 
     yield from strips.resume(job.region, rest) if strips else rest(job.region)
@@ -268,12 +290,23 @@ def _map(
 
 
 def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Plan:
-    """Tile size in windows: smaller where a small scene would leave a thread without work."""
+    """Tile size in windows: smaller where a small scene would leave a thread without work, or where the strips under
+    a row of tiles would not fit in GDAL's cache and be unpacked again for each tile.
+    """
     threads = request.threads or threads_available()
     lattice, cells = Lattice.of(engines.bundle.tiling, scene.grid), request.cells
     while cells > 2 and lattice.count(region, cells) < 2 * threads:
         cells //= 2
+    while cells > 1 and _strip_cache(cells, engines, scene) > STRIP_CACHE_BYTES:
+        cells //= 2
     return Plan(threads=threads, cells=cells)
+
+
+def _strip_cache(cells: int, engines: Engines, scene: Scene) -> int:
+    """Bytes of the strips under a row of tiles, half of them again for the row that begins while another ends."""
+    tiling = engines.bundle.tiling
+    rows = cells * tiling.stride_px + 2 * tiling.halo_px
+    return sum(source.info.strip_bytes for source in scene.sources.values()) * rows * 3 // 2
 
 
 def _check_mapped(counts: MapCounts, scene: Scene) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,15 @@ class Confusion:
         chance = float(self.counts.sum(0) @ self.counts.sum(1)) / total**2
         return (self.overall_accuracy - chance) / (1 - chance) if chance < 1 else 0.0
 
-    def iou(self) -> npt.NDArray[np.float64]:
+    def iou(self) -> Floats:
         """Intersection over union per class; NaN for a class in neither reference nor map."""
-        hit = np.diag(self.counts).astype(np.float64)
+        hit = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - hit
-        return np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)
+        return _ratio(hit, union)
 
-    def f1(self) -> npt.NDArray[np.float64]:
+    def f1(self) -> Floats:
         """F1 score per class; NaN for a class in neither reference nor map."""
-        hit = np.diag(self.counts).astype(np.float64)
-        size = (self.counts.sum(0) + self.counts.sum(1)).astype(np.float64)
-        return np.divide(2 * hit, size, out=np.full_like(hit, np.nan), where=size > 0)
+        return _ratio(2.0 * np.diag(self.counts), self.counts.sum(0) + self.counts.sum(1))
 
     @property
     def mean_iou(self) -> float:
@@ -71,6 +70,11 @@ class Confusion:
         """Mean F1 over the classes of the reference."""
         return self._over_reference(self.f1())
 
-    def _over_reference(self, score: npt.NDArray[np.float64]) -> float:
+    def _over_reference(self, score: Floats) -> float:
         present = self.counts.sum(1) > 0
         return float(score[present].mean()) if present.any() else 0.0
+
+
+def _ratio(part: npt.NDArray[np.generic], whole: Ints) -> Floats:
+    ratio: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio

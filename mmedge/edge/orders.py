@@ -87,7 +87,7 @@ def _plan(
     outputs = plan_outputs(request.output or out, probs=request.probs)
     entry = journal.entry(work.id) if journal else None
     try:
-        verdict = judge(entry, wish(request, bundle), work.files(), outputs, checksums=options.checksums)
+        verdict = judge(entry, wish(request, bundle), work.files(request.options), outputs, checksums=options.checksums)
         if verdict.why is None and not template.overwrite:
             return {"id": work.id, "would": "skip", "map": str(outputs.map)}
         ours = entry is not None and bool(entry.outputs)

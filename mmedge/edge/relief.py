@@ -44,7 +44,8 @@ def _floor(height: Float, valid: Bool) -> Float:
     some = count > 0
     below, above = np.where(some, below, 0), np.where(some, above, 0)
     floor = below + (above - below) * (rank - low).astype(np.float32)
-    return floor.astype(np.float32).reshape(batch, 1, 1, 1)
+    result: Float = floor.astype(np.float32).reshape(batch, 1, 1, 1)
+    return result
 
 
 def _gradient(height: Float, valid: Bool, pixel_m: float, *, axis: int) -> Float:
@@ -58,5 +59,4 @@ def _gradient(height: Float, valid: Bool, pixel_m: float, *, axis: int) -> Float
     for side in (first, second):
         total[side] += step
         count[side] += pair
-    slope: Float = total / np.maximum(count, 1)
-    return slope
+    return np.divide(total, np.maximum(count, 1), out=total)

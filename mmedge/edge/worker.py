@@ -170,7 +170,7 @@ def _map(task: Task, engines: Engines, channel: Connection, stop: _Stop) -> Done
 
     def commit(record: RunRecord) -> None:
         _check_required(task, record)
-        inputs = _unchanged(task, {i.name: i.sha256 for i in record.provenance.inputs})
+        inputs = _unchanged(task, {i.name: i.sha256 for i in record.provenance.inputs if i.sha256})
         sums = {path.name: checksum(part_of(path)) for path in record.outputs.paths}
         channel.send(Prepared(inputs=inputs, outputs=sums, record=record.document()))
         channel.recv()

@@ -12,12 +12,16 @@ from pathlib import Path
 from mmedge.errors import UsageError
 from mmedge.geo_io.bands import SENSOR_ALIASES, sensor_name
 from mmedge.geo_io.catalog import find_items
-from mmedge.geo_io.manifest import read_manifest
+from mmedge.geo_io.delivered import PRODUCTS
+from mmedge.geo_io.location import Location, RemoteFile, locate
+from mmedge.geo_io.manifest import item_name, read_manifest
 from mmedge.geo_io.outputs import plan_outputs
+from mmedge.geo_io.scene import SceneOptions
 
 RASTERS = (".tif", ".tiff", ".jp2")
 LISTS = (".txt", ".lst", ".list")
 STAC = (".json", ".geojson")
+PRODUCT = ".SAFE"  # a folder that is one scene
 # What a GeoTIFF's georeference, masks and statistics may lie in.
 SIDECARS = (".aux.xml", ".msk")
 
@@ -26,25 +30,28 @@ Rule = tuple[str | None, re.Pattern[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One scene of a batch: a file, an item of a STAC document, or a file or more for each of several sensors."""
+    """One scene of a batch: a file or product, an item of a STAC document, or files for each of several sensors."""
 
     id: str
-    scene: Path | None = None
+    scene: Location | None = None
     item: str | None = None
     sources: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
-    def files(self) -> list[Path]:
-        """Every file that decides the pixels, those that an item names included.
+    def files(self, options: SceneOptions) -> list[Path]:
+        """Every file on this disk that decides the pixels: products whole, what an item names, masks, sidecars.
 
-        Raises SceneError where an item cannot be read.
+        Raises SceneError where an item or a product cannot be read.
         """
-        named = [file for files in self.sources.values() for file in files]
+        named: list[Location] = [file for files in self.sources.values() for file in files]
         if self.scene is not None:
             named.append(self.scene)
-        if self.scene is not None and self.scene.suffix.lower() in STAC:
-            named += [asset.path for asset in read_manifest(self.scene, self.item).assets]
-        sidecars = [path.with_name(path.name + suffix) for path in named for suffix in SIDECARS]
-        return list(dict.fromkeys([*named, *(path for path in sidecars if path.exists())]))
+        if isinstance(self.scene, Path) and self.scene.suffix.lower() in STAC:
+            item = read_manifest(self.scene, allow_remote=options.allow_remote, item=self.item)
+            named += [asset.path for asset in item.assets]
+        named += [mask for masks in options.masks.values() for mask in masks]
+        whole = [file for place in named if isinstance(place, Path) for file in _whole(place)]
+        sidecars = [path.with_name(path.name + suffix) for path in whole for suffix in SIDECARS]
+        return list(dict.fromkeys([*whole, *(path for path in sidecars if path.exists())]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def find_work(inputs: Sequence[str], *, patterns: Sequence[str] = (), sensors: S
     """
     rules = [_rule(pattern, sensors) for pattern in patterns]
     depth = max([pattern.count("/") for pattern in patterns], default=0)
-    found = [path for given in inputs for path in _expand(given, depth)]
+    found = [path for given in inputs for path in _expand(given, depth, every=bool(patterns))]
     works, ignored = _paired(found, rules) if rules else (list(_single(found)), [])
     if not works:
         what = f"{len(found)} files, none of which fits {' or '.join(patterns)}" if found and patterns else "no scene"
@@ -90,32 +97,44 @@ def without_maps(works: Iterable[Work], out: Path) -> tuple[Work, ...]:
     """The scenes that are no maps of the others: an output folder may be an input folder too."""
     works = tuple(works)
     maps = {path.absolute() for work in works for path in plan_outputs(out / f"{work.id}_map.tif", probs=True).paths}
-    return tuple(work for work in works if work.scene is None or work.scene.absolute() not in maps)
+    return tuple(work for work in works if not isinstance(work.scene, Path) or work.scene.absolute() not in maps)
 
 
-def _expand(given: str, depth: int) -> Iterator[Path]:
+def _whole(path: Path) -> list[Path]:
+    """The files of a product that `path` is or belongs to; else itself."""
+    folder = path if path.is_dir() else path.parent if any(read(path) for read in PRODUCTS) else None
+    return sorted(file for file in folder.rglob("*") if file.is_file()) if folder else [path]
+
+
+def _expand(given: str, depth: int, *, every: bool) -> Iterator[Location]:
     path = Path(given)
-    if path.is_dir():
-        yield from _listed(path, depth)
+    if isinstance(place := locate(given), RemoteFile):
+        yield place
+    elif path.is_dir() and path.suffix.upper() != PRODUCT:
+        yield from _listed(path, depth, every=every)
     elif path.suffix.lower() in LISTS:
         for line in _lines(path):
-            yield from _expand(line, depth)
+            yield from _expand(line, depth, every=every)
     elif glob.has_magic(given) and not path.exists():
         matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
         if not matches:
             raise UsageError(f"nothing matches `{given}`", hint="quote the pattern, so that the shell leaves it alone")
         for match in matches:
-            yield from _listed(match, depth) if match.is_dir() else [match]
+            folder = match.is_dir() and match.suffix.upper() != PRODUCT
+            yield from _listed(match, depth, every=every) if folder else [match]
     elif path.exists() or path.suffix.lower() in RASTERS:
         yield path  # a raster that is not there fails on its own, and the others are mapped
     else:
         raise UsageError(f"no such file or folder: `{given}`", hint="mmedge batch FOLDER --out maps")
 
 
-def _listed(folder: Path, depth: int) -> list[Path]:
-    """Rasters of a folder, `depth` levels below it; STAC documents where it has no rasters."""
-    files = sorted(path for path in folder.glob("*/" * depth + "*") if path.is_file())
-    rasters = [path for path in files if path.suffix.lower() in RASTERS]
+def _listed(folder: Path, depth: int, *, every: bool) -> list[Path]:
+    """Rasters and products of a folder, `depth` levels below it; STAC documents where it has none. `every`: all files."""
+    found = sorted(folder.glob("*/" * depth + "*"))
+    files = [path for path in found if path.is_file() or path.suffix.upper() == PRODUCT]
+    if every:
+        return files
+    rasters = [path for path in files if path.suffix.lower() in RASTERS or path.suffix.upper() == PRODUCT]
     return rasters or [path for path in files if path.suffix.lower() in STAC]
 
 
@@ -127,19 +146,19 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def _single(paths: Iterable[Path]) -> Iterator[Work]:
+def _single(paths: Iterable[Location]) -> Iterator[Work]:
     for path in dict.fromkeys(paths):
-        if path.suffix.lower() in STAC:
+        if isinstance(path, Path) and path.suffix.lower() in STAC:
             for name, file in find_items(path):
-                yield Work(id=name, scene=file, item=name)
+                yield Work(id=item_name(name), scene=file, item=name)
         else:
             yield Work(id=path.stem, scene=path)
 
 
-def _paired(paths: Iterable[Path], rules: Sequence[Rule]) -> tuple[list[Work], list[Path]]:
+def _paired(paths: Iterable[Location], rules: Sequence[Rule]) -> tuple[list[Work], list[Path]]:
     scenes: dict[str, dict[str, list[Path]]] = {}
     ignored = []
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(path for path in paths if isinstance(path, Path)):
         matches = [(sensor, found) for sensor, rule in rules if (found := rule.search(path.as_posix()))]
         if not matches:
             ignored.append(path)
@@ -179,8 +198,8 @@ def _sensor_names(sensors: Sequence[str]) -> str:
 def _unique(works: Iterable[Work]) -> list[Work]:
     found: dict[str, Work] = {}
     for work in works:
-        if not re.fullmatch(r"[^/\\\x00-\x1f]+", work.id) or work.id.startswith("."):
-            raise UsageError(f"the id `{work.id}` cannot be the name of a file", hint="rename the item")
+        if not work.id or work.id.startswith("."):
+            raise UsageError(f"`{_where(work)}`: `{work.id}` cannot be the name of a map", hint="rename it")
         if (other := found.setdefault(work.id, work)) is not work:
             raise UsageError(
                 f"two scenes are called `{work.id}`: {_where(other)} and {_where(work)}",

@@ -9,10 +9,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.warp import transform
 
-from mmedge.errors import GeoreferenceError
+from mmedge.geo_io.crs import full_turn, same_crs
+from mmedge.geo_io.places import Lattice, PlaceMap, reduction
 from mmedge.geo_io.raster import RasterReader
 from mmedge.grid import Grid, Window
 from mmedge.modality import Unit
@@ -20,16 +19,19 @@ from mmedge.tile import Data, Valid
 
 Places = npt.NDArray[np.float64]
 
-# Grids whose corners agree within this share of a pixel are one grid (SpaceNet 6 differs in the 4th digit).
-SAME_GRID_PX = 0.01
-# Places are projected exactly at every 16th pixel of the reference grid and interpolated between: at 10 m pixels the
-# Earth's curvature makes that wrong by 0.5 mm. GDAL's own approximation depends on the window that is read.
-NODE_PX = 16
+# Grids whose corners agree within this share of a pixel are one grid: those of SpaceNet 6 differ by 0.012.
+SAME_GRID_PX = 0.02
+# At most so many source pixels are held at once while block means are formed: 0.1 m pixels under a 10 m grid would be
+# 10,000 of them for each pixel of a tile.
+BLOCK_READ_PX = 4 << 20
+# A window whose pixels lie scattered over the source (both sides of the antimeridian, around a pole) is read in halves
+# when a rectangle around them would hold more than this, or more than SCATTER source pixels for each of its own.
+SCATTERED_PX, SCATTER = 1 << 20, 16
 
 
 def pixel_shift(source: Grid, reference: Grid) -> tuple[int, int] | None:
     """(row, col) of the reference grid's first pixel in `source`, or None where the grids are not the same lattice."""
-    if source.crs != reference.crs and not _same_crs(source.crs, reference.crs):
+    if not same_crs(source.crs, reference.crs):
         return None
     a, b, c, d, e, f = source.transform
     ra, rb, rc, rd, re, rf = reference.transform
@@ -41,11 +43,17 @@ def pixel_shift(source: Grid, reference: Grid) -> tuple[int, int] | None:
     row, col = (rf - f) / e, (rc - c) / a
     if abs(row - round(row)) > SAME_GRID_PX or abs(col - round(col)) > SAME_GRID_PX:
         return None
-    return round(row), round(col)
+    shift = round(row), round(col)
+    return None if _goes_round(source, reference, shift) else shift
 
 
-def _same_crs(a: str, b: str) -> bool:
-    return bool(rasterio.CRS.from_wkt(a) == rasterio.CRS.from_wkt(b))
+def _goes_round(source: Grid, reference: Grid, shift: tuple[int, int]) -> bool:
+    """Whether a part of the reference lies in the source only after a full turn of longitude."""
+    turn = full_turn(source.crs)
+    if turn is None:
+        return False
+    period = turn / abs(source.transform[0])
+    return any(col < source.cols and col + reference.cols > 0 for col in (shift[1] - period, shift[1] + period))
 
 
 class ShiftedReader:
@@ -70,43 +78,43 @@ class ResampledReader:
     """A file on another grid, resampled: block means where it is finer than the reference grid, then bilinear.
 
     dB are averaged as linear power. A pixel is valid where the source pixel it falls into is; its neighbours that are
-    not valid have no weight.
+    not valid have no weight. `categorical`: the nearest source pixel, for a mean of classes is no class.
     """
 
-    def __init__(self, reader: RasterReader, grid: Grid, reference: Grid, unit: Unit) -> None:
-        self._reader, self._grid, self._reference, self._unit = reader, grid, reference, unit
-        self._factor = max(1, math.floor(_resolution_ratio(grid, reference) + SAME_GRID_PX))
-        self._exact = _same_crs(grid.crs, reference.crs)
+    def __init__(
+        self, reader: RasterReader, grid: Lattice, reference: Grid, unit: Unit, *, categorical: bool = False
+    ) -> None:
+        self._reader, self._grid, self._unit, self._categorical = reader, grid, unit, categorical
+        factor = reduction(grid, reference)
+        self._factor = (1, 1) if categorical else factor
+        self._places = PlaceMap(grid, reference)
 
     def read(self, window: Window, channels: int) -> tuple[Data, Valid]:
-        row, col = self._places(window)
-        inside = np.isfinite(row) & (row > -0.5) & (row < self._blocks[0] - 0.5)
-        inside &= np.isfinite(col) & (col > -0.5) & (col < self._blocks[1] - 0.5)
+        # Block-mean pixels, whole numbers at their centres.
+        row, col = (at / f - 0.5 for at, f in zip(self._places.at(window), self._factor, strict=True))
+        data, valid = np.zeros((channels, *window.shape), np.float32), np.zeros(window.shape, bool)
+        self._fill(data, valid, row, col)
+        return data, valid
+
+    def _fill(self, data: Data, valid: Valid, row: Places, col: Places) -> None:
+        inside = (row > -0.5) & (row < self._blocks[0] - 0.5) & (col > -0.5) & (col < self._blocks[1] - 0.5)
         if not inside.any():
-            return np.zeros((channels, *window.shape), np.float32), np.zeros(window.shape, bool)
+            return
         near = self._block_window(row[inside], col[inside])
+        if near.height * near.width > max(SCATTERED_PX, SCATTER * row.size):
+            for half in _halves(row.shape):
+                self._fill(data[(slice(None), *half)], valid[half], row[half], col[half])
+            return
         values, usable = self._read_blocks(near)
         row, col = np.where(inside, row - near.row, 0.0), np.where(inside, col - near.col, 0.0)
-        data, valid = _bilinear(values, usable, row, col)
-        return _from_linear(data, self._unit), valid & inside
+        found, sure = (_nearest if self._categorical else _bilinear)(values, usable, row, col)
+        valid[:] = sure & inside
+        data[:] = found if self._categorical else _from_linear(found, self._unit)
 
     @property
     def _blocks(self) -> tuple[int, int]:
         """Shape of the source after block means."""
-        return -(-self._grid.rows // self._factor), -(-self._grid.cols // self._factor)
-
-    def _places(self, window: Window) -> tuple[Places, Places]:
-        """(row, col) of the window's pixel centres in block-mean pixels, whole numbers at their centres."""
-        rows, first = _nodes(window.row, window.height)
-        cols, left = _nodes(window.col, window.width)
-        x, y = self._reference.xy(rows[:, None] + 0.5, cols[None] + 0.5)
-        x, y = np.broadcast_arrays(x, y)
-        if not self._exact:
-            flat = transform(self._reference.crs, self._grid.crs, x.ravel().tolist(), y.ravel().tolist())
-            x, y = (np.array(v).reshape(x.shape) for v in flat[:2])
-        nodes = self._grid.rowcol(x, y)
-        row, col = (_between(_between(n, first, window.height, 0), left, window.width, 1) for n in nodes)
-        return row / self._factor - 0.5, col / self._factor - 0.5
+        return -(-self._grid.rows // self._factor[0]), -(-self._grid.cols // self._factor[1])
 
     def _block_window(self, row: Places, col: Places) -> Window:
         """Block-mean pixels that bilinear weights at these places touch."""
@@ -115,36 +123,59 @@ class ResampledReader:
         return Window(top, left, bottom - top, right - left).intersect(Window(0, 0, *self._blocks))
 
     def _read_blocks(self, near: Window) -> tuple[Data, Valid]:
-        """Means of the valid pixels of factor x factor blocks, in linear power for dB."""
-        f = self._factor
-        source = Window(near.row * f, near.col * f, near.height * f, near.width * f)
+        """Means of the valid pixels of blocks, a few blocks at a time where they are large."""
+        parts = list(_parts(near, self._factor))
+        if len(parts) == 1:
+            return self._means(near)
+        found = [(part.within(near), self._means(part)) for part in parts]
+        values = np.empty((len(found[0][1][0]), *near.shape), np.float32)
+        usable = np.empty(near.shape, bool)
+        for (rows, cols), (means, sure) in found:
+            values[:, rows, cols], usable[rows, cols] = means, sure
+        return values, usable
+
+    def _means(self, near: Window) -> tuple[Data, Valid]:
+        """Means over the valid pixels of each block, in linear power for dB. Invalid ones are 0."""
+        down, right = self._factor
+        source = Window(near.row * down, near.col * right, near.height * down, near.width * right)
         inside = source.intersect(self._grid.window)
         values, usable = self._reader.read(inside)
-        values = _to_linear(values, self._unit)
+        values = values if self._categorical else _to_linear(np.where(usable, values, 0), self._unit)
         values[:, ~usable] = 0
-        if f == 1:
+        if self._factor == (1, 1):
             return values, usable
         pad = ((0, source.height - inside.height), (0, source.width - inside.width))
-        split = (near.height, f, near.width, f)
+        split = (near.height, down, near.width, right)
         count = np.pad(usable, pad).reshape(split).sum(axis=(1, 3))
         total = np.pad(values, ((0, 0), *pad)).reshape(-1, *split).sum(axis=(2, 4), dtype=np.float64)
         # Half of a block must be valid: the valid area must not grow.
-        return (total / np.maximum(count, 1)).astype(np.float32), 2 * count >= f * f
+        return (total / np.maximum(count, 1)).astype(np.float32), 2 * count >= down * right
 
 
-def _nodes(start: int, length: int) -> tuple[Places, int]:
-    """Multiples of NODE_PX around a range of pixels, and the range's start counted from the first of them."""
-    first, last = start // NODE_PX, -((start + length - 1) // -NODE_PX)
-    return np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * NODE_PX, start - first * NODE_PX
+def _halves(shape: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    rows, cols = shape
+    if rows >= cols:
+        return (slice(0, rows // 2), slice(None)), (slice(rows // 2, None), slice(None))
+    return (slice(None), slice(0, cols // 2)), (slice(None), slice(cols // 2, None))
 
 
-def _between(nodes: Places, start: int, length: int, axis: int) -> Places:
-    """Linear interpolation between nodes along an axis, at whole pixels from `start` on."""
-    pixel = np.arange(start, start + length)
-    share = (pixel % NODE_PX / NODE_PX).reshape((-1, 1) if axis == 0 else (1, -1))
-    low = nodes.take(pixel // NODE_PX, axis=axis)
-    high = nodes.take(np.minimum(pixel // NODE_PX + 1, nodes.shape[axis] - 1), axis=axis)
-    return np.where(share == 0, low, low * (1 - share) + high * share)
+def _parts(near: Window, factor: tuple[int, int]) -> list[Window]:
+    """Pieces of a window of blocks whose source pixels are at most BLOCK_READ_PX each, or one block."""
+    width = max(1, min(near.width, BLOCK_READ_PX // (factor[0] * factor[1])))
+    height = max(1, min(near.height, BLOCK_READ_PX // (factor[0] * factor[1] * width)))
+    if factor == (1, 1):
+        return [near]
+    return [
+        Window(row, col, height, width).intersect(near)
+        for row in range(near.row, near.row + near.height, height)
+        for col in range(near.col, near.col + near.width, width)
+    ]
+
+
+def _nearest(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Data, Valid]:
+    height, width = usable.shape
+    at = np.clip(np.rint(row), 0, height - 1).astype(np.intp), np.clip(np.rint(col), 0, width - 1).astype(np.intp)
+    return values[:, at[0], at[1]], usable[at]
 
 
 def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Data, Valid]:
@@ -166,20 +197,9 @@ def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Da
     return total, valid
 
 
-def _resolution_ratio(source: Grid, reference: Grid) -> float:
-    """Size of a reference pixel in source pixels, at the middle of the reference grid."""
-    middle = reference.crop(Window(reference.rows // 2, reference.cols // 2, 1, 1))
-    xs, ys = zip(*(middle.xy(r, c) for r, c in ((0, 0), (0, 1), (1, 0))), strict=True)
-    x, y = transform(middle.crs, source.crs, list(xs), list(ys))[:2]
-    if not np.isfinite([*x, *y]).all():
-        raise GeoreferenceError("the sensors' coordinate systems have no common ground", hint="mmedge info SCENE")
-    area = abs((x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0]))
-    width, height = source.pixel_size
-    return math.sqrt(area / (width * height))
-
-
 def _to_linear(values: Data, unit: Unit) -> Data:
-    return np.power(10.0, values / 10, dtype=np.float32) if unit == "dB" else values
+    # No backscatter comes near 300 dB: digital numbers taken for dB do, and must reach the check that says so.
+    return np.power(10.0, np.minimum(values, 300) / 10, dtype=np.float32) if unit == "dB" else values
 
 
 def _from_linear(values: Data, unit: Unit) -> Data:

@@ -23,6 +23,8 @@ _OPTICAL = {
     "B12": "swir22 swir2",
 }
 _SAR = {"VV": "", "VH": "", "HH": "", "HV": ""}
+# Layers that say which pixels are usable: see `quality`.
+_QUALITY = {"SCL": "scene_classification", "QA60": "", "QA_PIXEL": "", "QA_RADSAT": ""}
 _ELEVATION = {"DEM": "elevation dtm ground srtm height"}
 
 SENSOR_ALIASES = {
@@ -40,9 +42,13 @@ def _table(canonical: dict[str, str]) -> dict[str, str]:
     return {_key(alias): name for name, aliases in canonical.items() for alias in (name, *aliases.split())}
 
 
-_BANDS = _table(_OPTICAL) | _table(_SAR) | _table(_ELEVATION)
+_BANDS = _table(_OPTICAL) | _table(_SAR) | _table(_ELEVATION) | _table(_QUALITY)
 _SENSORS = _table(SENSOR_ALIASES)
-_SENSOR_OF = dict.fromkeys(_OPTICAL, "optical") | dict.fromkeys(_SAR, "sar") | dict.fromkeys(_ELEVATION, "elevation")
+_SENSOR_OF = (
+    dict.fromkeys((*_OPTICAL, *_QUALITY), "optical")
+    | dict.fromkeys(_SAR, "sar")
+    | dict.fromkeys(_ELEVATION, "elevation")
+)
 
 
 def sensor_name(name: str) -> str:

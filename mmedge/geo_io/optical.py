@@ -27,15 +27,27 @@ class Scaling:
 
 def reflectance(band: RasterBand) -> Scaling:
     """Scale of a band: its own tags, else DN / 10000 for integers (DN / 255 for 8 bits), else none for floats."""
+    if band.is_complex:
+        raise UnitError(f"`{band.path}` holds complex numbers, no reflectance", hint=f"--source sar={band.path}")
     if band.tagged or np.dtype(band.dtype).kind == "f":
         return Scaling(band, None)
     full = 255 if np.dtype(band.dtype).itemsize == 1 else 10000
     assumption = f"`{band.path.name}` has no scale tag: reflectance read as DN / {full}"
+    if full == 255:
+        assumption += ", as in a picture: not calibrated"
     return Scaling(band.scaled(1 / full, 0.0), assumption)
 
 
-def check_reflectance(sample: Data, name: str) -> list[str]:
-    """Look at valid pixels (bands, pixels) of a source; return warnings, raise UnitError where it is no reflectance."""
+def may_hold_offset(band: RasterBand) -> bool:
+    """Whether a band can be Sentinel-2's: not a picture of 8 bits, not a band known by its wavelength."""
+    return np.dtype(band.dtype).itemsize > 1 and band.wavelength_nm is None
+
+
+def check_reflectance(sample: Data, name: str, *, offset: bool = True) -> list[str]:
+    """Look at valid pixels (bands, pixels) of a source; return warnings, raise UnitError where it is no reflectance.
+
+    `offset`: also whether the offset of Sentinel-2's baseline 04.00 is still in it.
+    """
     if sample.size == 0:
         return []
     if np.median(sample) > MAX_MEDIAN:
@@ -43,7 +55,7 @@ def check_reflectance(sample: Data, name: str) -> list[str]:
             f"`{name}` is no reflectance: half of its values are above {np.median(sample):.4g}",
             hint=f"say how to scale it, e.g. `--scale {name}=0.0001` for DN / 10000",
         )
-    if np.percentile(sample, 0.1, axis=1).min() > OFFSET_DARKEST:
+    if offset and np.percentile(sample, 0.1, axis=1).min() > OFFSET_DARKEST:
         return [
             f"`{name}` has no dark pixel in any band (0.1 % percentile {np.percentile(sample, 0.1):.3f}): the +1000 "
             f"offset of Sentinel-2 baseline 04.00 may still be in it; if so, add `--scale {name}=0.0001,-0.1`"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,20 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from mmedge.errors import ReadError, SceneError
+from mmedge.geo_io.acquired import Acquisition
 from mmedge.geo_io.bands import split_description
+from mmedge.geo_io.crs import horizontal
+from mmedge.geo_io.gcp import ControlPoints, control_points, north_up
+from mmedge.geo_io.limits import HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S, check_header, pixel_bytes, within
+from mmedge.geo_io.location import Location, RemoteFile, remote_settings, without_secrets
+from mmedge.geo_io.quality import QualityLayer
+from mmedge.geo_io.sar import amplitude_scale, saturated
+from mmedge.geo_io.spectral import BAD, band_wavelengths, reflectance_scale
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
-# Formats that hold pixels themselves. VRT and friends can point anywhere on the disk or the network.
+# Formats that hold pixels themselves. VRT and friends can point anywhere on the disk or the network, and so can the XML
+# of GDAL's own SAFE and SENTINEL2 drivers: products are read file by file.
 DRIVERS = (
     "GTiff",
     "COG",
@@ -33,22 +44,28 @@ DRIVERS = (
     "PNG",
     "JPEG",
     "AAIGrid",
-    "SAFE",
-    "SENTINEL2",
 )
+
+# What a reader does to scaled values (bands, rows, cols), their validity and the window that they were read from.
+Convert = Callable[[Data, Valid, Window], tuple[Data, Valid]]
+
+COLOURS = {ColorInterp.red: "B04", ColorInterp.green: "B03", ColorInterp.blue: "B02", ColorInterp.nir: "B08"}
 
 # GDAL's block cache: its default is 5 % of the memory, on top of what we promise to use.
 GDAL_CACHE_BYTES = 64 << 20
+TILE_PX = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterBand:
     """One band of a file. `sensor` and `name` are usual names, None where the file does not say.
 
-    Values are `scale * DN + offset` once nodata is taken out; `tagged` tells whether the file itself gave them.
+    Values are `scale * DN + offset` once nodata is taken out; `tagged` tells whether the file itself gave them. `fill`
+    are DN that are invalid beside the file's own nodata; `assumptions` are said when the band is used. `categorical`:
+    the file says that values are classes (a palette, a thematic layer).
     """
 
-    path: Path
+    path: Location
     index: int
     sensor: str | None
     name: str | None
@@ -57,12 +74,23 @@ class RasterBand:
     offset: float
     tagged: bool
     unit: str | None
+    fill: tuple[float, ...] = ()
+    wavelength_nm: float | None = None
+    assumptions: tuple[str, ...] = ()
+    categorical: bool = False
+
+    @property
+    def is_complex(self) -> bool:
+        return self.dtype.startswith("complex")
 
     def named(self, sensor: str, name: str) -> RasterBand:
         return replace(self, sensor=sensor, name=name)
 
     def scaled(self, scale: float, offset: float) -> RasterBand:
         return replace(self, scale=scale, offset=offset, tagged=True)
+
+    def assuming(self, text: str) -> RasterBand:
+        return replace(self, assumptions=(*self.assumptions, text))
 
     def __str__(self) -> str:
         known = ":".join(part for part in (self.sensor, self.name) if part)
@@ -71,49 +99,130 @@ class RasterBand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RasterFile:
-    """What a raster holds. `grid.crs` is empty where the file has no CRS."""
+    """What a raster holds. `grid.crs` is empty where the file has no CRS; then `control` may still place it.
 
-    path: Path
+    `strip_bytes`: what a row of pixels of a striped file takes unpacked, all bands; 0 for a tiled one.
+
+    The rest is what a product's metadata add: `acquired`, `quality` layers, `convert` (digital numbers to dB, say) and
+    `sidecars`, the metadata files that say so.
+    """
+
+    path: Location
     driver: str
     grid: Grid
     bands: tuple[RasterBand, ...]
     tags: dict[str, str]
+    strip_bytes: int = 0
+    control: ControlPoints | None = None
+    acquired: Acquisition | None = None
+    quality: tuple[QualityLayer, ...] = ()
+    convert: Convert | None = field(default=None, compare=False)
+    sidecars: tuple[Path, ...] = ()
 
 
-def open_dataset(path: Path) -> Any:
-    """A rasterio dataset of an allowed format; SceneError where the file is missing or is no raster."""
-    if not path.exists():
-        raise SceneError(f"no such file: `{path}`", hint="check the path; `mmedge info SCENE` lists what a scene holds")
-    if path.is_dir():
-        raise SceneError(f"`{path}` is a folder, not a raster", hint=f"mmedge batch {path} --out maps/")
+def ground_grid(file: RasterFile) -> Grid:
+    """Where a file lies: its own grid, or a north-up one that covers it where control points place it."""
+    return north_up(file.control) if file.control else file.grid
+
+
+def open_dataset(path: Location) -> Any:
+    """A rasterio dataset of an allowed format; SceneError where it is missing, is no raster or claims too much."""
+    if isinstance(path, Path):
+        _check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS is our own error, with a hint
-            return _open(path)
-    except RasterioError:
-        raise SceneError(
-            f"`{path}` is not a raster that mmedge reads ({', '.join(DRIVERS[:4])}, ...)",
-            hint="convert it with `gdal_translate IN OUT.tif`",
-        ) from None
+            ds = _open(path)
+    except RasterioError as err:
+        raise _not_opened(path, err) from None
+    try:
+        check_header(ds, str(path))
+    except SceneError:
+        ds.close()
+        raise
+    return ds
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise SceneError(f"`{path}` is a folder, not a raster", hint=f"mmedge batch {path} --out maps/")
+    if not path.exists():
+        raise SceneError(f"no such file: `{path}`", hint="check the path; `mmedge info SCENE` lists what a scene holds")
+    if not path.is_file():  # opening a pipe waits for whoever writes into it
+        raise SceneError(f"`{path}` is no regular file", hint="copy what it gives into a file first")
+
+
+def _not_opened(path: Location, err: RasterioError) -> SceneError:
+    if isinstance(path, RemoteFile):
+        return SceneError(
+            f"cannot open `{path}`: {without_secrets(str(err.__cause__ or err))}",
+            hint="check the URL and, for a private file, the credentials in the environment; or download it first",
+        )
+    return SceneError(
+        f"`{path}` is not a raster that mmedge reads ({', '.join(DRIVERS[:4])}, ...)",
+        hint="convert it with `gdal_translate IN OUT.tif`",
+    )
 
 
 @ensure_env  # type: ignore[untyped-decorator]
-def _open(path: Path) -> Any:
-    return DatasetReader(path, driver=list(DRIVERS))  # rasterio.open takes one driver only
+def _open(path: Location) -> Any:
+    if isinstance(path, Path):
+        return DatasetReader(path, driver=list(DRIVERS))  # rasterio.open takes one driver only
+    with remote_settings():
+        return DatasetReader(path.vsi, driver=list(DRIVERS))
 
 
-def inspect_raster(path: Path) -> RasterFile:
-    """Read a file's header: its grid, and for each band that is no alpha its name, scale and unit."""
+def inspect_raster(path: Location, *, timeout_s: float | None = None) -> RasterFile:
+    """Read a file's header: its grid, and for each band that is no alpha its name, scale and unit.
+
+    The horizontal part of a compound CRS is kept. Raises SceneError, also after `timeout_s` seconds
+    (default: HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S for URLs).
+    """
+    if timeout_s is None:
+        timeout_s = REMOTE_HEADER_TIMEOUT_S if isinstance(path, RemoteFile) else HEADER_TIMEOUT_S
+    return within(timeout_s, lambda: _inspect(path), str(path))
+
+
+def _inspect(path: Location) -> RasterFile:
     with open_dataset(path) as ds:
         transform = ds.transform
-        grid = Grid(ds.height, ds.width, tuple(transform)[:6], ds.crs.to_wkt() if ds.crs else "")
-        bands = tuple(_band(ds, path, i) for i in ds.indexes if ds.colorinterp[i - 1] != ColorInterp.alpha)
-        return RasterFile(path=path, driver=ds.driver, grid=grid, bands=bands, tags=dict(ds.tags()))
+        grid = Grid(ds.height, ds.width, tuple(transform)[:6], horizontal(ds.crs.to_wkt()) if ds.crs else "")
+        wavelengths = band_wavelengths(ds)
+        used = [i for i in ds.indexes if ds.colorinterp[i - 1] != ColorInterp.alpha and wavelengths.get(i) != BAD]
+        if not used:
+            raise _no_bands(path, ds.subdatasets)
+        return RasterFile(
+            path=path,
+            driver=ds.driver,
+            grid=grid,
+            bands=tuple(_band(ds, path, i, wavelengths.get(i)) for i in used),
+            tags=dict(ds.tags()),
+            strip_bytes=_strip_bytes(ds),
+            control=None if ds.crs else control_points(ds.gcps, path, ds.shape),
+        )
 
 
-def _band(ds: Any, path: Path, index: int) -> RasterBand:
-    sensor, name = split_description(ds.descriptions[index - 1])
+def _strip_bytes(ds: Any) -> int:
+    """A file narrower than a usual tile is as good as tiled."""
+    striped = ds.width > TILE_PX and all(cols == ds.width and rows < ds.height for rows, cols in ds.block_shapes)
+    return sum(ds.width * pixel_bytes(dtype) for dtype in ds.dtypes) if striped else 0
+
+
+def _no_bands(path: Location, subdatasets: list[str]) -> SceneError:
+    if not subdatasets:
+        return SceneError(f"`{path}` holds no band that can be used", hint="gdalinfo FILE")
+    return SceneError(
+        f"`{path}` holds {len(subdatasets)} data sets and no bands of its own",
+        hint=f"take one out: `gdal_translate '{subdatasets[0]}' out.tif`",
+    )
+
+
+def _band(ds: Any, path: Location, index: int, wavelength_nm: float | None) -> RasterBand:
+    sensor, name = _names(ds, index, wavelength_nm)
     scale, offset = ds.scales[index - 1], ds.offsets[index - 1]
+    if (scale, offset) == (1.0, 0.0):
+        is_complex = ds.dtypes[index - 1].startswith("complex")
+        scale = (amplitude_scale(ds.tags()) if is_complex else reflectance_scale(ds)) or 1.0
     return RasterBand(
         path=path,
         index=index,
@@ -124,14 +233,43 @@ def _band(ds: Any, path: Path, index: int) -> RasterBand:
         offset=offset,
         tagged=(scale, offset) != (1.0, 0.0),
         unit=ds.units[index - 1] or None,
+        wavelength_nm=wavelength_nm,
+        categorical=_categorical(ds, index),
     )
 
 
-class RasterReader:
-    """Windowed reads of some bands of one file. Safe to call from many threads: each has a handle of its own."""
+def _categorical(ds: Any, index: int) -> bool:
+    layer = ds.tags(index).get("LAYER_TYPE", "") or ds.tags(index).get("RepresentationType", "")
+    return bool(ds.colorinterp[index - 1] == ColorInterp.palette) or layer.lower() == "thematic"
 
-    def __init__(self, path: Path, bands: tuple[RasterBand, ...]) -> None:
+
+def _names(ds: Any, index: int, wavelength_nm: float | None) -> tuple[str | None, str | None]:
+    """(sensor, band) from the description, else the wavelength, else the colour that the band is meant for."""
+    sensor, name = split_description(ds.descriptions[index - 1])
+    if sensor is None and wavelength_nm is not None:
+        return "optical", f"{wavelength_nm:g}nm"
+    colour = ds.colorinterp[index - 1]
+    if name is None and colour in COLOURS:
+        return "optical", COLOURS[colour]
+    return sensor, name
+
+
+class RasterReader:
+    """Windowed reads of some bands of one file. Safe to call from many threads: each has a handle of its own.
+
+    The threads share one handle of a `striped` file and take turns: GDAL keeps unpacked strips for each handle, and a
+    strip lies under every tile of a row. Complex numbers are read as their amplitude |z|. `convert` is the last step
+    of every read.
+    """
+
+    def __init__(
+        self, path: Location, bands: tuple[RasterBand, ...], convert: Convert | None = None, *, striped: bool = False
+    ) -> None:
         self.path = path
+        self._turn: AbstractContextManager[object] = threading.Lock() if striped else nullcontext()
+        self._shared = striped
+        self._convert = convert
+        self._fill = [band.fill for band in bands]
         self._indexes = [band.index for band in bands]
         self._scale = np.array([band.scale for band in bands], np.float32)[:, None, None]
         self._offset = np.array([band.offset for band in bands], np.float32)[:, None, None]
@@ -145,19 +283,23 @@ class RasterReader:
 
         A pixel is valid where every band is: finite, not nodata (compared before scaling), not masked, alpha > 0.
         """
-        ds = self._dataset()
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         try:
-            raw = ds.read(self._indexes, window=where)
-            valid = self._valid(ds, raw, where)
+            with self._turn:
+                ds = self._dataset()
+                raw = ds.read(self._indexes, window=where)
+                valid = self._valid(ds, raw, where)
         except RasterioError as err:
-            cause = err.__cause__ or err
+            cause = without_secrets(str(err.__cause__ or err))
             raise ReadError(
                 f"cannot read `{self.path}` at rows {window.row}-{window.row + window.height}, "
                 f"columns {window.col}-{window.col + window.width}: {cause}",
-                hint="the file is damaged or truncated: copy it again",
+                hint="the file is damaged or truncated: copy it again"
+                if isinstance(self.path, Path)
+                else "the network or the server failed: try again, or download the file first",
             ) from None
-        return self._to_units(raw), valid
+        data = self._to_units(raw)
+        return self._convert(data, valid, window) if self._convert else (data, valid)
 
     def close(self) -> None:
         with self._lock:
@@ -166,7 +308,7 @@ class RasterReader:
             self._handles.clear()
 
     def _dataset(self) -> Any:
-        ds = getattr(self._local, "ds", None)
+        ds = self._handles[0] if self._shared and self._handles else getattr(self._local, "ds", None)
         if ds is None or ds.closed:
             ds = self._local.ds = open_dataset(self.path)
             with self._lock:
@@ -174,7 +316,7 @@ class RasterReader:
         return ds
 
     def _to_units(self, raw: npt.NDArray[Any]) -> Data:
-        data = raw.astype(np.float32)
+        data = (np.abs(raw) if raw.dtype.kind == "c" else raw).astype(np.float32)
         if not self._plain:
             data *= self._scale
             data += self._offset
@@ -182,9 +324,13 @@ class RasterReader:
 
     def _valid(self, ds: Any, raw: npt.NDArray[Any], where: RasterioWindow) -> Valid:
         valid = np.ones(raw.shape[1:], bool)
-        for index, values in zip(self._indexes, raw, strict=True):
+        for index, values, fill in zip(self._indexes, raw, self._fill, strict=True):
             if values.dtype.kind in "fc":
                 valid &= np.isfinite(values)
+            if values.dtype.kind == "c":
+                valid &= ~saturated(values)
+            for value in fill:
+                valid &= values != value
             nodata = ds.nodatavals[index - 1]
             if nodata is not None and not np.isnan(nodata):
                 # Compare in the file's type: -3.4e38 is stored as another double than it is read back as.

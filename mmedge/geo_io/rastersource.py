@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol, get_args
 
 import numpy as np
@@ -9,17 +10,22 @@ import numpy as np
 from mmedge.errors import UsageError
 from mmedge.geo_io.acquired import Acquisition
 from mmedge.geo_io.align import ResampledReader, ShiftedReader, pixel_shift
+from mmedge.geo_io.bands import sensor_name
+from mmedge.geo_io.gcp import control_grid
 from mmedge.geo_io.ground import gsd_m
-from mmedge.geo_io.optical import check_reflectance, reflectance
-from mmedge.geo_io.raster import RasterBand, RasterFile, RasterReader
-from mmedge.geo_io.sar import Backscatter, check_backscatter, to_db
+from mmedge.geo_io.location import Location
+from mmedge.geo_io.optical import check_reflectance, may_hold_offset, reflectance
+from mmedge.geo_io.quality import QualityLayer, Rule
+from mmedge.geo_io.raster import Convert, RasterBand, RasterFile, RasterReader, ground_grid
+from mmedge.geo_io.sar import Backscatter, check_backscatter, check_calibrated, to_db
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Grid, Window
-from mmedge.modality import Modality
+from mmedge.modality import Modality, Unit
 from mmedge.tile import Data, Valid
 
-# How many places are looked at before a source is believed, and how wide each is.
-PROBES, PROBE_PX = 25, 32
+# Places along each side that are looked at before a source is believed, as shares of it, and how wide each is.
+# JPEG 2000 is decoded in tiles of 1024 pixels, 0.3 s each on two busy cores: 25 places in 10 bands would take 80 s.
+PLACES, FEW_PLACES, PROBE_PX = (0.0, 0.25, 0.5, 0.75, 1.0), (0.25, 0.75), 32
 
 
 class _AlignedReader(Protocol):
@@ -27,13 +33,16 @@ class _AlignedReader(Protocol):
 
 
 class RasterSource:
-    """Fulfils `Source`. `bands` come in the modality's order; files on other grids are resampled on the fly."""
+    """Fulfils `Source`. `bands` come in the modality's order; files on other grids are resampled on the fly.
+
+    Digital numbers become model units before they are resampled: what is averaged is power, not amplitude.
+    """
 
     def __init__(
         self,
         modality: Modality,
         bands: list[RasterBand],
-        files: dict[str, RasterFile],
+        files: Mapping[str, RasterFile],
         reference: Grid,
         *,
         backscatter: str = "dB",
@@ -43,35 +52,48 @@ class RasterSource:
         self._backscatter = _backscatter(backscatter, modality)
         scaled = [reflectance(band) if modality.unit == "reflectance" else None for band in bands]
         bands = [s.band if s else band for s, band in zip(scaled, bands, strict=True)]
-        self._groups = [_group(path, bands, files[path], reference, modality) for path in _paths(bands)]
+        self._may_hold_offset = modality.unit == "reflectance" and all(may_hold_offset(band) for band in bands)
+        used = [files[path] for path in _paths(bands)]
+        self._places = FEW_PLACES if any(file.driver == "JP2OpenJPEG" for file in used) else PLACES
+        converts = [_convert(file, bands, modality, self._backscatter) for file in used]
+        self._measured = all(convert is None for convert in converts)  # what the files hold is what is checked
+        groups = [_group(file, bands, reference, modality.unit, c) for file, c in zip(used, converts, strict=True)]
+        masks = [_mask(file, layers, reference) for file, layers in _layers(used, modality)]
+        self._groups = [(where, aligned) for where, _, aligned in groups]
+        self._masks = [(channels, aligned) for channels, _, aligned in masks]
+        self._readers = [reader for _, reader, _ in (*groups, *masks)]
         assumptions = {s.assumption for s in scaled if s and s.assumption}
-        self._readers = [reader for _, reader, _ in self._groups]
+        assumptions |= {text for band in bands for text in band.assumptions}
         self.info = SourceInfo(
-            files=tuple(files[path].path for path in _paths(bands)),
+            files=tuple(dict.fromkeys(path for file in used for path in _inputs(file, modality))),
             bands=tuple(str(band.name) for band in bands),
             unit=modality.unit,
-            gsd_m=min(gsd_m(files[path].grid) for path in _paths(bands)),
+            gsd_m=min(gsd_m(ground_grid(file)) for file in used),
             acquired=acquired,
-            assumptions=tuple(sorted(assumptions)),
+            assumptions=tuple(sorted(assumptions | _placed(used))),
+            grids=tuple(dict.fromkeys(ground_grid(file) for file in used)),
+            strip_bytes=round(sum(file.strip_bytes * gsd_m(reference) / gsd_m(ground_grid(file)) for file in used)),
         )
 
     def read(self, window: Window) -> tuple[Data, Valid]:
         data = np.empty((len(self._modality.bands), *window.shape), np.float32)
         valid = np.ones(window.shape, bool)
-        for where, _, aligned in self._groups:
+        for where, aligned in self._groups:
             values, usable = aligned.read(window, len(where))
             data[where] = values
             valid &= usable
-        if self._modality.unit == "dB":
-            return to_db(data, valid, self._backscatter)
+        for channels, aligned in self._masks:
+            valid &= aligned.read(window, channels)[1]
         return data, valid
 
     def check(self, reference: Grid) -> list[str]:
         """Warnings about the units of the data, from a sample; raises UnitError where they are plainly wrong."""
         if self._modality.unit == "reflectance":
-            return check_reflectance(self._sample(reference), self._modality.name)
-        if self._modality.unit == "dB" and self._backscatter == "dB":
+            return check_reflectance(self._sample(reference), self._modality.name, offset=self._may_hold_offset)
+        if self._modality.unit == "dB" and self._measured:
             return check_backscatter(self._sample(reference), self._modality.name)
+        if self._modality.unit == "dB":
+            check_calibrated(self._sample(reference), self._modality.name)
         return []
 
     def close(self) -> None:
@@ -80,10 +102,9 @@ class RasterSource:
 
     def _sample(self, reference: Grid) -> Data:
         """Valid pixels (bands, pixels) of a regular scatter of small windows."""
-        steps = np.linspace(0, 1, round(PROBES**0.5))
         found = []
-        for row in {round(s * max(0, reference.rows - PROBE_PX)) for s in steps}:
-            for col in {round(s * max(0, reference.cols - PROBE_PX)) for s in steps}:
+        for row in {round(s * max(0, reference.rows - PROBE_PX)) for s in self._places}:
+            for col in {round(s * max(0, reference.cols - PROBE_PX)) for s in self._places}:
                 data, valid = self.read(Window(row, col, PROBE_PX, PROBE_PX).intersect(reference.window))
                 found.append(data[:, valid])
         return np.concatenate(found, axis=1)
@@ -102,13 +123,73 @@ def _paths(bands: list[RasterBand]) -> list[str]:
     return list(dict.fromkeys(str(band.path) for band in bands))
 
 
+def _convert(file: RasterFile, bands: list[RasterBand], modality: Modality, given: Backscatter) -> Convert | None:
+    """How a file's values become the modality's unit: a product's own calibration, else what the user says of them."""
+    if modality.unit != "dB":
+        return None
+    if file.convert:
+        return file.convert
+    mine = [band for band in bands if band.path == file.path]
+    kind: Backscatter = "amplitude" if any(band.is_complex for band in mine) else given
+    return None if kind == "dB" else lambda data, valid, _: to_db(data, valid, kind)
+
+
 def _group(
-    path: str, bands: list[RasterBand], file: RasterFile, reference: Grid, modality: Modality
+    file: RasterFile, bands: list[RasterBand], reference: Grid, unit: Unit, convert: Convert | None
 ) -> tuple[list[int], RasterReader, _AlignedReader]:
     """One file's part of a source: which of its channels, the reader to close, the reader on the reference grid."""
-    where = [i for i, band in enumerate(bands) if str(band.path) == path]
-    reader = RasterReader(file.path, tuple(bands[i] for i in where))
+    where = [i for i, band in enumerate(bands) if band.path == file.path]
+    mine = tuple(bands[i] for i in where)
+    reader = RasterReader(file.path, mine, convert, striped=file.strip_bytes > 0)
+    categorical = unit == "raw" and any(bands[i].categorical for i in where)
+    return where, reader, _aligned(reader, file, reference, unit, categorical=categorical)
+
+
+def _aligned(
+    reader: RasterReader, file: RasterFile, reference: Grid, unit: Unit, *, categorical: bool = False
+) -> _AlignedReader:
+    if file.control:
+        return ResampledReader(reader, control_grid(file.control), reference, unit, categorical=categorical)
     shift = pixel_shift(file.grid, reference)
     if shift is not None:
-        return where, reader, ShiftedReader(reader, file.grid, shift)
-    return where, reader, ResampledReader(reader, file.grid, reference, modality.unit)
+        return ShiftedReader(reader, file.grid, shift)
+    return ResampledReader(reader, file.grid, reference, unit, categorical=categorical)
+
+
+def _layers(used: list[RasterFile], modality: Modality) -> list[tuple[RasterFile, list[QualityLayer]]]:
+    """The quality layers of a source, file by file, each once however many bands it belongs to."""
+    found: dict[str, tuple[RasterFile, list[QualityLayer]]] = {}
+    for layer in (layer for file in used for layer in file.quality if layer.sensor == sensor_name(modality.name)):
+        layers = found.setdefault(str(layer.file.path), (layer.file, []))[1]
+        if layer not in layers:
+            layers.append(layer)
+    return list(found.values())
+
+
+def _mask(file: RasterFile, layers: list[QualityLayer], reference: Grid) -> tuple[int, RasterReader, _AlignedReader]:
+    """A file of quality layers: how many, the reader to close, and a reader whose validity is theirs."""
+    raw = {band.index: band.scaled(1.0, 0.0) for band in file.bands}
+    reader = RasterReader(file.path, tuple(raw[layer.index] for layer in layers), _judge([x.rule for x in layers]))
+    return len(layers), reader, _aligned(reader, file, reference, "raw")
+
+
+def _judge(rules: list[Rule]) -> Callable[[Data, Valid, Window], tuple[Data, Valid]]:
+    def judge(data: Data, _: Valid, __: Window) -> tuple[Data, Valid]:
+        whole = np.where(np.isfinite(data), data, -1).astype(np.int32)  # -1: every bit is set
+        usable = [rule.usable(values) for rule, values in zip(rules, whole, strict=True)]
+        return data, np.logical_and.reduce(usable)
+
+    return judge
+
+
+def _inputs(file: RasterFile, modality: Modality) -> list[Location]:
+    layers = [layer.file.path for layer in file.quality if layer.sensor == sensor_name(modality.name)]
+    return [file.path, *layers, *file.sidecars]
+
+
+def _placed(used: list[RasterFile]) -> set[str]:
+    return {
+        f"`{file.path.name}` is placed by its {len(file.control.row)} ground control points, without terrain correction"
+        for file in used
+        if file.control
+    }

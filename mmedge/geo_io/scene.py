@@ -6,25 +6,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import numpy as np
-from rasterio.crs import CRS
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisitions, parse_acquisition
-from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
+from mmedge.geo_io.agreement import disagreements
+from mmedge.geo_io.bands import sensor_name
+from mmedge.geo_io.cloud import cloud_grid
+from mmedge.geo_io.crs import check_on_earth
+from mmedge.geo_io.delivered import inspect_files, with_masks, with_quality
+from mmedge.geo_io.failure import KINDS, Screened
 from mmedge.geo_io.ground import gsd_m
-from mmedge.geo_io.manifest import Manifest, read_manifest
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.lidar import LidarSource
+from mmedge.geo_io.location import Location, locate
+from mmedge.geo_io.manifest import read_manifest
+from mmedge.geo_io.matching import describe, from_manifest, listed, match, modalities_of, with_names
+from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
 from mmedge.tile import Tile
 
-UNIT_OF: dict[str, Unit] = {"optical": "reflectance", "sar": "dB", "elevation": "m"}
 # Outside this range of (scene GSD / model GSD) a model sees another world than it was trained on.
 GSD_RANGE = (0.75, 1.34)
+# Outside this one a map would be an invention: a Landsat scene (30 m) for a 10 m model is warned about, one of
+# Sentinel-3 (300 m) or an aerial picture (0.2 m) is refused.
+GSD_LIMITS = (0.2, 5.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +42,21 @@ class SceneOptions:
     """What a person may say about a scene that its files do not.
 
     `sources`: files per sensor; `bands`: names of a sensor's bands, in file order; `scale`: (scale, offset) per
-    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `reference`: the sensor whose grid is the reference;
-    `item`: which item of a STAC ItemCollection; `name`: what to call a scene that is made of several files.
+    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must
+    not be used (clouds, layover, shadow), on any grid; `reference`: the sensor whose grid is the reference; `item`:
+    which one of a STAC ItemCollection; `allow_remote`: an item's assets may lie outside its folder; `screen`: leave out
+    pixels that look like a failure of their sensor (see `failure`); `name`: what to call a scene of several files.
     """
 
-    sources: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    sources: Mapping[str, Sequence[Location]] = field(default_factory=dict)
     bands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unit: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, Sequence[Location]] = field(default_factory=dict)
     reference: str | None = None
     item: str | None = None
+    allow_remote: bool = False
+    screen: bool = False
     name: str | None = None
 
 
@@ -56,7 +71,7 @@ class Scene:
         return tuple(self.sources)
 
     @property
-    def files(self) -> tuple[Path, ...]:
+    def files(self) -> tuple[Location, ...]:
         """Every file that is read, once."""
         return tuple(dict.fromkeys(file for source in self.sources.values() for file in source.info.files))
 
@@ -96,34 +111,57 @@ class Scene:
 
 
 def open_scene(
-    path: Path | None, modalities: Sequence[Modality] | None = None, options: SceneOptions | None = None
+    path: str | Location | None, modalities: Sequence[Modality] | None = None, options: SceneOptions | None = None
 ) -> Scene:
     """Open a multi-band GeoTIFF, a STAC Item, or (path None) one file per sensor from `options.sources`.
+
+    A place is a path or an http, https or s3 URL; nothing else is ever fetched (see `manifest`).
 
     `modalities` are what a model wants; without them every sensor and band that has a name is taken. Sensors that the
     scene lacks are left out. Raises SceneError, BandError, GeoreferenceError or UnitError, each with a hint.
     """
     options = options or SceneOptions()
-    found = _gather(path, options)
-    wanted = list(modalities) if modalities is not None else _modalities_of(found.bands)
-    chosen = {m.name: bands for m in wanted if (bands := _match(m, found.bands))}
-    if not chosen:
+    found = _gather(locate(path) if path is not None else None, options)
+    wanted = list(modalities) if modalities is not None else modalities_of(found.bands, found.clouds)
+    chosen = {m.name: bands for m in wanted if m.name not in found.clouds and (bands := match(m, found.bands))}
+    clouds = {m.name: found.clouds[m.name] for m in wanted if m.name in found.clouds}
+    if not chosen and not clouds:
         raise BandError(
-            f"`{found.name}` holds none of {_said(wanted)}; found: {_found(found.bands)}",
+            f"`{found.name}` holds none of {describe(wanted)}; found: {listed(found.bands)}",
             hint="name the bands: `--bands optical=B02,B03,...`, or give files with `--source optical=a.tif`",
         )
     by_name = {m.name: m for m in wanted}
-    reference = _reference(chosen, found.files, by_name, options.reference)
-    sources, warnings = {}, list(found.warnings)
+    reference = _reference(chosen, found.files, by_name, options.reference) if chosen else _cloud_grid(clouds, by_name)
+    sources: dict[str, Source] = {}
+    warnings = list(found.warnings)
     for name, bands in chosen.items():
         backscatter = options.unit.get(name, "dB")
         date = found.acquired or _acquired(name, bands, found.files)
         source = RasterSource(by_name[name], bands, found.files, reference, backscatter=backscatter, acquired=date)
         sources[name] = source
-        warnings += source.check(reference)
-        if modalities is not None:
-            warnings += _gsd_warning(by_name[name], reference)
+        warnings += [*source.info.warnings, *source.check(reference)]
+    for name, paths in clouds.items():
+        sources[name] = LidarSource(paths, reference, bands=by_name[name].bands)
+        warnings += sources[name].info.warnings
+    if modalities is not None:
+        warnings += [text for name in sources for text in _gsd_warning(by_name[name], reference)]
+    warnings += disagreements(sources, reference)
+    if options.screen:
+        sources = {name: _screened(source, reference) for name, source in sources.items()}
+    sources = {m.name: sources[m.name] for m in wanted if m.name in sources}
     return Scene(name=found.name, grid=reference, sources=sources, warnings=list(dict.fromkeys(warnings)))
+
+
+def _screened(source: Source, grid: Grid) -> Source:
+    """A source without the pixels that look like a failure of its sensor, where failures of its kind are known."""
+    kind = KINDS.get(cast(Unit, source.info.unit))
+    return source if kind is None else Screened(source, grid.shape, kind=kind)
+
+
+def _cloud_grid(clouds: Mapping[str, Sequence[Path]], modalities: Mapping[str, Modality]) -> Grid:
+    """A grid for a scene that has nothing but point clouds: around the first sensor's, at its model's GSD."""
+    name, paths = next(iter(clouds.items()))
+    return cloud_grid(paths, modalities[name].gsd_m)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,111 +169,62 @@ class _Found:
     name: str
     bands: list[RasterBand]
     files: dict[str, RasterFile]
+    clouds: dict[str, list[Path]]
     acquired: Acquisition | None
     warnings: tuple[str, ...]
 
 
-def _gather(path: Path | None, options: SceneOptions) -> _Found:
-    """Every band of every file, with what the user said about them."""
-    manifest = read_manifest(path, options.item) if path and path.suffix.lower() in (".json", ".geojson") else None
+def _gather(path: Location | None, options: SceneOptions) -> _Found:
+    """Every band of every raster, with what the user said about them, and the point clouds of each sensor."""
+    manifest = (
+        read_manifest(path, allow_remote=options.allow_remote, item=options.item)
+        if path and path.suffix.lower() in (".json", ".geojson")
+        else None
+    )
     plain = [path] if path and not manifest else []
     if not (plain or manifest or options.sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")
     bands: list[RasterBand] = []
     files: dict[str, RasterFile] = {}
     for file_path in plain:
-        file = files[str(file_path)] = inspect_raster(file_path)
-        bands += _named(list(file.bands), None, options)
+        mine = inspect_files(file_path)
+        files |= {str(file.path): file for file in mine}
+        bands += with_names([band for file in mine for band in file.bands], None, options.bands)
+    clouds: dict[str, list[Path]] = {}
     for sensor, paths in options.sources.items():
-        mine = [files.setdefault(str(p), inspect_raster(p)) for p in paths]
-        bands += _named([band for file in mine for band in file.bands], sensor_name(sensor), options)
+        clouds |= _clouds(sensor_name(sensor), paths)
+        mine = [file for p in paths if not _is_cloud(p) for file in inspect_files(p)]
+        files |= {str(file.path): file for file in mine}
+        bands += with_names([band for file in mine for band in file.bands], sensor_name(sensor), options.bands)
     if manifest:
-        bands += _from_manifest(manifest, files)
-    name = manifest.name if manifest else options.name or (path or bands[0].path).stem
+        bands += from_manifest(manifest, files)
+    name = manifest.name if manifest else options.name or (path or next(iter(options.sources.values()))[0]).stem
+    bands, files = with_quality(bands, files)
+    files = with_masks({sensor_name(key): paths for key, paths in options.masks.items()}, bands, files)
+    scale = {sensor_name(key): value for key, value in options.scale.items()}
     return _Found(
         name=name,
-        bands=[_scaled(band, options) for band in bands],
+        bands=[band.scaled(*scale[band.sensor]) if band.sensor in scale else band for band in bands],
         files=files,
+        clouds=clouds,
         acquired=parse_acquisition(manifest.acquired) if manifest and manifest.acquired else None,
         warnings=manifest.warnings if manifest else (),
     )
 
 
-def _from_manifest(manifest: Manifest, files: dict[str, RasterFile]) -> list[RasterBand]:
-    bands = []
-    for asset in manifest.assets:
-        file = files.setdefault(str(asset.path), inspect_raster(asset.path))
-        for band, given in zip(file.bands, asset.bands, strict=False):
-            sensor, name = band.sensor or given.sensor, band.name or given.name
-            if sensor and name:
-                named = band.named(sensor, name)
-                bands.append(named if band.tagged or given.scale is None else named.scaled(given.scale, given.offset))
-    return bands
+def _is_cloud(place: Location) -> bool:
+    return place.suffix.lower() in (".las", ".laz")
 
 
-def _named(bands: list[RasterBand], sensor: str | None, options: SceneOptions) -> list[RasterBand]:
-    """Bands with the names that the user gave, else their own, else the file name's for single-band files."""
-    given = {sensor_name(key): names for key, names in options.bands.items()}
-    if sensor is None and len(given) == 1 and all(band.name is None for band in bands):
-        sensor = next(iter(given))
-    if sensor in given:
-        if len(given[sensor]) != len(bands):
-            raise UsageError(
-                f"`--bands {sensor}` names {len(given[sensor])} bands, the files hold {len(bands)}",
-                hint="name every band of the files, in their order",
-            )
-        return [band.named(sensor, band_name(name)) for band, name in zip(bands, given[sensor], strict=True)]
-    if sensor is None:
-        return bands
-    alone = {path for path in (b.path for b in bands) if sum(b.path == path for b in bands) == 1}
-    return [_forced(band, sensor, alone=band.path in alone) for band in bands]
-
-
-def _forced(band: RasterBand, sensor: str, *, alone: bool) -> RasterBand:
-    name = band.name or (band_in_file_name(band.path.stem) if alone else None)
-    return band.named(sensor, name or ("DEM" if alone and sensor == "elevation" else f"band {band.index}"))
-
-
-def _scaled(band: RasterBand, options: SceneOptions) -> RasterBand:
-    given = {sensor_name(key): value for key, value in options.scale.items()}
-    return band.scaled(*given[band.sensor]) if band.sensor in given else band
-
-
-def _modalities_of(bands: Sequence[RasterBand]) -> list[Modality]:
-    """One modality for each sensor that has named bands, all of them in file order; the finest grid is preferred."""
-    names: dict[str, list[str]] = {}
-    for band in bands:
-        if band.sensor and band.name:
-            names.setdefault(band.sensor, []).append(band.name)
-    return [
-        Modality(name=sensor, bands=tuple(dict.fromkeys(names[sensor])), unit=UNIT_OF.get(sensor, "raw"), gsd_m=1.0)
-        for sensor in names
-    ]
-
-
-def _match(modality: Modality, bands: Sequence[RasterBand]) -> list[RasterBand]:
-    """The modality's bands, in its order; [] where the scene has nothing of this sensor. Never by position."""
-    mine = [band for band in bands if band.sensor == sensor_name(modality.name)]
-    if not mine:
-        return []
-    chosen = []
-    for name in modality.bands:
-        fits = [band for band in mine if band.name == band_name(name)]
-        if len(fits) > 1:
-            raise BandError(
-                f"band `{modality.name}:{name}` is there {len(fits)} times: {', '.join(str(b.path) for b in fits)}",
-                hint="leave one of the files out",
-            )
-        chosen += fits
-    if len(chosen) < len(modality.bands):
-        missing = [name for name in modality.bands if name not in {band.name for band in chosen}]
-        raise BandError(
-            f"`{modality.name}` lacks {', '.join(missing)}: the model wants {', '.join(modality.bands)}, "
-            f"found {_found(mine)}",
-            hint=f"name the bands, `--bands {modality.name}={','.join(modality.bands)}`, or leave the sensor out with "
-            "`--available`",
-        )
-    return chosen
+def _clouds(sensor: str, places: Sequence[Location]) -> dict[str, list[Path]]:
+    """The point clouds among a sensor's files; all of them are, or none."""
+    clouds = [place for place in places if _is_cloud(place)]
+    paths = [place for place in clouds if isinstance(place, Path)]
+    if len(paths) < len(clouds):
+        raise UsageError("point clouds are read from this machine's disks only", hint="download the cloud first")
+    if clouds and len(clouds) < len(places):
+        raise UsageError(f"`{sensor}` mixes point clouds and rasters", hint="give one or the other")
+    return {sensor: paths} if paths else {}
 
 
 def _reference(
@@ -252,28 +241,35 @@ def _reference(
         sensor = sensor_name(reference)
         if sensor not in chosen:
             raise UsageError(f"`--reference {reference}`: the scene has {', '.join(chosen)}", hint="mmedge info SCENE")
-        return files[str(chosen[sensor][0].path)].grid
+        return ground_grid(files[str(chosen[sensor][0].path)])
     offers = [(abs(np.log(gsd_m(g) / modalities[s].gsd_m)), g) for s, g in _grids(chosen, files)]
     return min(offers, key=lambda offer: offer[0])[1]
 
 
 def _grids(chosen: Mapping[str, list[RasterBand]], files: Mapping[str, RasterFile]) -> list[tuple[str, Grid]]:
-    return [(sensor, files[str(band.path)].grid) for sensor, bands in chosen.items() for band in bands]
+    return [(sensor, ground_grid(files[str(band.path)])) for sensor, bands in chosen.items() for band in bands]
 
 
 def check_georeferenced(file: RasterFile) -> None:
-    """Raise GeoreferenceError for a raster that has no CRS, or one of another planet."""
+    """Raise GeoreferenceError for a raster that has neither a CRS nor control points, or a CRS of no use."""
+    if file.control:
+        return
     if not file.grid.crs:
         raise GeoreferenceError(
-            f"`{file.path}` has no CRS: its pixels cannot be placed on the Earth",
+            f"`{file.path}` has no CRS and no ground control points: its pixels cannot be placed on the Earth",
             hint=f"if you know it: `rio edit-info --crs EPSG:32718 {file.path}`",
         )
-    if not (CRS.from_wkt(file.grid.crs).is_projected or CRS.from_wkt(file.grid.crs).is_geographic):
-        raise GeoreferenceError(f"`{file.path}` has a CRS that is neither projected nor geographic", hint="gdalwarp")
+    check_on_earth(file.grid.crs, str(file.path))
 
 
 def _gsd_warning(modality: Modality, grid: Grid) -> list[str]:
     ratio = gsd_m(grid) / modality.gsd_m
+    if not GSD_LIMITS[0] <= ratio <= GSD_LIMITS[1]:
+        raise GeoreferenceError(
+            f"the scene has {gsd_m(grid):.3g} m pixels, the model was trained at {modality.gsd_m:g} m: it would see "
+            "nothing that it knows",
+            hint=f"resample it: `gdalwarp -tr {modality.gsd_m:g} {modality.gsd_m:g} -r average IN OUT.tif` in metres",
+        )
     if GSD_RANGE[0] <= ratio <= GSD_RANGE[1]:
         return []
     return [
@@ -287,17 +283,11 @@ def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, Rast
     mine = [files[path] for path in dict.fromkeys(str(band.path) for band in bands)]
     stacked = f"ACQUIRED_{sensor.upper()}"  # written by `mmedge stack`
     return join_acquisitions(
-        parse_acquisition(file.tags[stacked]) if stacked in file.tags else find_acquisition(file.path.name, file.tags)
+        parse_acquisition(file.tags[stacked])
+        if stacked in file.tags
+        else file.acquired or find_acquisition(file.path.name, file.tags)
         for file in mine
     )
-
-
-def _found(bands: Sequence[RasterBand]) -> str:
-    return ", ".join(str(band) for band in bands) or "nothing"
-
-
-def _said(modalities: Sequence[Modality]) -> str:
-    return "; ".join(f"{m.name} ({', '.join(m.bands)})" for m in modalities) or "any named band"
 
 
 def choose_sensors(

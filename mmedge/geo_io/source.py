@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mmedge.geo_io.acquired import Acquisition
-from mmedge.grid import Window
+from mmedge.geo_io.location import Location
+from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
 
@@ -15,15 +15,19 @@ from mmedge.tile import Data, Valid
 class SourceInfo:
     """Facts about a source, for `info`, warnings and the run record.
 
-    `assumptions` are said in so many words (such as a missing scale tag); `acquired` None: unknown.
+    `assumptions` are said in so many words (such as a missing scale tag); `acquired` None: unknown; `grids`: those of
+    its files, where it has files on grids; `strip_bytes`: what one row of pixels of its striped files takes unpacked.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[Location, ...]
     bands: tuple[str, ...]
     unit: str
     gsd_m: float
     acquired: Acquisition | None = None
     assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    grids: tuple[Grid, ...] = ()
+    strip_bytes: int = 0
 
 
 class Source(Protocol):

@@ -41,10 +41,14 @@ UNKNOWN = ("1900-01-01T00:00:00Z", "2100-01-01T00:00:00Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """A file that a map was made from: its name, without folders, and the hex sha256 of its bytes."""
+    """A file that a map was made from: its name, without folders, and the hex sha256 of its bytes.
+
+    A remote one has `href`, its URL without anything secret, and no sha256: only parts of it were read.
+    """
 
     name: str
-    sha256: str
+    sha256: str | None
+    href: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,12 @@ def map_item(
             **_content(counts, legend, provenance.available.order),
         },
         "links": [
-            {"rel": "derived_from", "href": f"./{i.name}", "title": i.name, "file:checksum": "1220" + i.sha256}
+            {
+                "rel": "derived_from",
+                "href": i.href or f"./{i.name}",
+                "title": i.name,
+                **({"file:checksum": "1220" + i.sha256} if i.sha256 else {}),
+            }
             for i in provenance.inputs
         ],
         "assets": _assets(grid, outputs, legend, nodata, provenance.available.order),

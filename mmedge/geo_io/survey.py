@@ -1,7 +1,8 @@
-"""How much of a scene each sensor saw."""
+"""How much of a scene each sensor saw, and what was lost to which failure."""
 
 from __future__ import annotations
 
+from mmedge.geo_io.failure import KINDS, survey
 from mmedge.geo_io.scene import Scene
 from mmedge.grid import Window
 
@@ -19,6 +20,16 @@ def valid_shares(scene: Scene) -> dict[str, float]:
             for name in valid:
                 valid[name] += int(tile.valid[name].sum())
     return {name: count / seen for name, count in valid.items()}
+
+
+def failure_shares(scene: Scene) -> dict[str, dict[str, float]]:
+    """Share of the scene that each kind of failure holds, per sensor; only what was found."""
+    found = {
+        name: survey(source.read, scene.grid.shape, kind=KINDS[source.info.unit])
+        for name, source in scene.sources.items()
+        if source.info.unit in KINDS
+    }
+    return {name: {cause: round(v, 5) for cause, v in shares.items() if v} for name, shares in found.items()}
 
 
 def _starts(length: int) -> list[int]:

@@ -50,7 +50,7 @@ def test_tables_are_the_published_ones(galileo: Galileo) -> None:
 
 
 def test_resized_kernel_answers_alike_to_an_enlarged_patch() -> None:
-    """FlexiViT: the small kernel on a patch equals the stored one on that patch, enlarged by the resizing's transpose."""
+    """FlexiViT: the small kernel on a patch equals the stored one on the patch enlarged."""
     rng = torch.Generator().manual_seed(0)
     kernel, patch = torch.randn(5, 2, 8, 8, generator=rng), torch.randn(2, 4, 4, generator=rng)
     unit = torch.eye(64).view(64, 1, 8, 8)

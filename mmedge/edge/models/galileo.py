@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ def resized_kernel(kernel: Tensor, patch_px: int) -> Tensor:
     unit = torch.eye(n * n, dtype=kernel.dtype).view(n * n, 1, n, n)
     small = F.interpolate(unit, (patch_px, patch_px), mode="bicubic", antialias=True, align_corners=False)
     resize = small.view(n * n, -1).T
-    flat = kernel.flatten(2) @ torch.linalg.pinv(resize)
+    flat: Tensor = kernel.flatten(2) @ torch.linalg.pinv(resize)
     return flat.view(*kernel.shape[:2], patch_px, patch_px)
 
 
@@ -150,12 +150,15 @@ class Galileo(nn.Module):
         self.time_embed = _linears(TIME)
         self.static_embed = _linears(STATIC)
         self.pos_embed = nn.Parameter(sincos(QUARTER, torch.arange(24)))
-        self.month_embed = nn.Embedding.from_pretrained(_month_table(), freeze=True)
+        self.month_embed = nn.Embedding(12, QUARTER, _weight=_month_table())
         self.s_t_channel_embed, self.sp_channel_embed, self.t_channel_embed, self.st_channel_embed = (
             nn.Parameter(torch.zeros(len(groups), QUARTER)) for groups in (SPACE_TIME, SPACE, TIME, STATIC)
         )
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH)
+
+    def patch_embed(self, group: str) -> PatchEmbed:
+        return cast(PatchEmbed, (self.space_embed if group in SPACE else self.space_time_embed)[group])
 
     def forward(
         self, x: Inputs, missing: Inputs, months: Tensor, *, patch_px: int, resolution_m: float
@@ -165,7 +168,8 @@ class Galileo(nn.Module):
         Missing tokens equal the bias of the last norm.
         """
         tokens = self._embed(x, patch_px)
-        tokens = Inputs(*(t + p for t, p in zip(tokens, self._positions(tokens, months, patch_px, resolution_m))))
+        places = self._positions(tokens, months, patch_px, resolution_m)
+        tokens = Inputs(*(t + p for t, p in zip(tokens, places, strict=True)))
         gone = Inputs(
             missing.space_time[:, ::patch_px, ::patch_px],
             missing.space[:, ::patch_px, ::patch_px],
@@ -180,7 +184,7 @@ class Galileo(nn.Module):
         flat = self.norm(torch.where(present[..., None], flat, 0.0))
         mean = (flat * present[..., None]).sum(1) / present.sum(1, keepdim=True)
         parts = flat.split([math.prod(t.shape[1:-1]) for t in tokens], dim=1)
-        return Inputs(*(p.view(t.shape) for p, t in zip(parts, tokens))), mean
+        return Inputs(*(p.view(t.shape) for p, t in zip(parts, tokens, strict=True))), mean
 
     def _embed(self, x: Inputs, patch_px: int) -> Inputs:
         batch, _, _, steps, _ = x.space_time.shape
@@ -190,7 +194,7 @@ class Galileo(nn.Module):
             [self.space_time_embed[g](movie[:, list(c)], patch_px) for g, c in SPACE_TIME.items()], dim=-2
         )
         return Inputs(
-            space_time.unflatten(0, (batch, steps)).permute(0, 2, 3, 1, 4, 5),
+            space_time.view(batch, steps, *space_time.shape[1:]).permute(0, 2, 3, 1, 4, 5),
             torch.stack([self.space_embed[g](still[:, list(c)], patch_px) for g, c in SPACE.items()], dim=-2),
             torch.stack([self.time_embed[g](x.time[..., list(c)]) for g, c in TIME.items()], dim=-2),
             torch.stack([self.static_embed[g](x.static[..., list(c)]) for g, c in STATIC.items()], dim=-2),

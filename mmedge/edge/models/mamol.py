@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,11 @@ Maps = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaMOLConfig:
-    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone."""
+    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone.
+
+    `positions`: tokens know their place in the window; without, all take the mean of Galileo's place embeddings, so
+    that a class depends less on where the lattice happens to lie.
+    """
 
     classes: int = 7
     rank: int = 8
@@ -61,11 +65,14 @@ class MaMOLConfig:
     missing_width: int = 8
     gate_width: int = 64
     head_width: int = 96
-    pixel_width: int = 24
+    pixel_width: int = 32
+    positions: bool = False
 
 
 class Adapter(nn.Module):
     """Mixture of low-rank experts in parallel to a frozen feed-forward: dynamic, shared, and one a sensor."""
+
+    spread: Tensor
 
     def __init__(self, config: MaMOLConfig) -> None:
         super().__init__()
@@ -79,6 +86,8 @@ class Adapter(nn.Module):
         self.out = nn.Linear(WIDTH, WIDTH)
         nn.init.zeros_(self.out.weight)  # training starts at the frozen model
         nn.init.zeros_(self.out.bias)
+        # Row i spreads the weight of expert i over its ranks.
+        self.register_buffer("spread", torch.eye(experts).repeat_interleave(config.rank, 1), persistent=False)
 
     def gate(self, z: Tensor, missing: Tensor) -> Tensor:
         """Weights of the dynamic experts (B, L, K); those beyond the top k are 0, the others are not renormalised."""
@@ -91,26 +100,18 @@ class Adapter(nn.Module):
 
     def forward(self, z: Tensor, missing: Tensor, sensor: int, seen: Tensor | None, present: tuple[int, ...]) -> Tensor:
         """z (B, L, D); missing: psi, (B, L, d) or (d,); seen (B, L, sensors) or None where all of `present` are."""
-        fixed = self.config.dynamic + 1
+        dynamic, rank = self.config.dynamic, self.config.rank
         special = (sensor,) if self.config.variant == "B" else present
-        down, up = (
-            torch.cat([w[:fixed], *(w[fixed + j : fixed + j + 1] for j in special)]).flatten(0, 1)
-            for w in (self.down, self.up)
-        )
-        code = F.linear(z, down)
-        code = code * self._scale(z, missing, special, seen)
-        y: Tensor = self.out(F.gelu(code @ up))
-        return y
-
-    def _scale(self, z: Tensor, missing: Tensor, special: tuple[int, ...], seen: Tensor | None) -> Tensor:
-        gate = self.gate(z, missing)
-        ones = torch.ones_like(gate[..., :1])
-        parts = [gate, ones]
+        experts = [*range(dynamic + 1), *(dynamic + 1 + j for j in special)]
+        down, up = (torch.cat([w[i] for i in experts]) for w in (self.down, self.up))
+        columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
+        scale = self.gate(z, missing) @ columns[:dynamic]
         if self.config.variant == "B" or seen is None:
-            parts += [ones] * len(special)
+            scale = scale + columns[dynamic:].sum(0)
         else:
-            parts += [seen[..., j : j + 1] for j in special]
-        return torch.cat(parts, dim=-1).repeat_interleave(self.config.rank, dim=-1)
+            scale = scale + columns[dynamic] + seen @ columns[dynamic + 1 :]
+        y: Tensor = self.out(F.gelu((F.linear(z, down) * scale) @ up))
+        return y
 
 
 class Stem(nn.Module):
@@ -169,7 +170,7 @@ class MaMOL(nn.Module):
         self.adapters = nn.ModuleList(Adapter(config) for _ in range(config.adapted_layers))
         self.fuse = nn.ModuleDict({m: nn.Linear(WIDTH, config.head_width, bias=False) for m in SENSORS})
         self.fuse_missing = nn.Linear(config.missing_width, config.head_width)
-        self.head = nn.Linear(config.head_width, config.classes * TOKEN_PX**2)
+        self.context = nn.Linear(config.head_width, config.classes + config.pixel_width)
         self.pixel_path = PixelPath(CHANNELS, config.classes, config.pixel_width)
         for part in (self.stems, self.blocks, self.norm):
             part.requires_grad_(False)
@@ -180,28 +181,35 @@ class MaMOL(nn.Module):
         model = cls(config)
         model.blocks.load_state_dict(galileo.blocks.state_dict())
         model.norm.load_state_dict(galileo.norm.state_dict())
-        for stem in model.stems.values():
+        for sensor in SENSORS:
+            stem = model.stem(sensor)
             for g in stem.groups:
-                embeds = galileo.space_embed if g in galileo.space_embed else galileo.space_time_embed
-                stem.patch[g].load_state_dict(embeds[g].proj.state_dict())
+                stem.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
                 place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
-                stem.get_buffer(f"place_{g}").copy_(place)
+                stem.get_buffer(f"place_{g}").copy_(place if model.config.positions else place.mean((0, 1)))
         return model
+
+    def stem(self, sensor: str) -> Stem:
+        return cast(Stem, self.stems[sensor])
 
     def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
         """Logits (B, classes, H, W). `uniform` promises that every token has every sensor of `data`."""
-        x = {m: self.stems[m].normalise(data[m], valid[m]) for m in data}
+        x = {m: self.stem(m).normalise(data[m], valid[m]) for m in data}
         share = {m: F.avg_pool2d(valid[m].float(), TOKEN_PX) for m in data}
         batch, _, height, width = next(iter(x.values())).shape
         seen = None if uniform else self._seen(share)
         missing = self.psi(1 - (self._present(data) if seen is None else seen))
         hidden = self.fuse_missing(missing)
         for m in data:
-            u = self._tower(m, self.stems[m].tokens(x[m], valid[m], share[m]), missing, seen, tuple(data))
+            u = self._tower(m, self.stem(m).tokens(x[m], valid[m], share[m]), missing, seen, tuple(data))
             hidden = hidden + self.fuse[m](u)
-        coarse = self.head(F.gelu(hidden)).transpose(1, 2)
-        coarse = coarse.reshape(batch, -1, height // TOKEN_PX, width // TOKEN_PX)
-        logits: Tensor = F.pixel_shuffle(coarse, TOKEN_PX) + self.pixel_path(x, valid)
+        rows, cols = height // TOKEN_PX, width // TOKEN_PX
+        if seen is not None:
+            hidden = _borrow(hidden, seen.amax(-1, keepdim=True), rows, cols)
+        coarse = self.context(F.gelu(hidden)).transpose(1, 2).reshape(batch, -1, rows, cols)
+        fine = F.interpolate(coarse, scale_factor=float(TOKEN_PX), mode="bilinear", align_corners=False)
+        classes = self.config.classes
+        logits: Tensor = fine[:, :classes] + self.pixel_path(x, valid, fine[:, classes:])
         return logits
 
     def _tower(self, sensor: str, x: Tensor, missing: Tensor, seen: Tensor | None, present: tuple[str, ...]) -> Tensor:
@@ -213,15 +221,15 @@ class MaMOL(nn.Module):
             bias = ((1 - seen[..., index]) * MASKED).repeat(1, groups)[:, None, None]
             missing, every = missing.repeat(1, groups, 1), seen.repeat(1, groups, 1)
         plain = DEPTH - len(self.adapters)
-        for i, block in enumerate(self.blocks):
-            if i < plain:
-                x = block(x, bias)
-                continue
+        for i in range(DEPTH):
+            block = cast(Block, self.blocks[i])
             x, z = block.attend(x, bias)
-            x = x + block.mlp(z) + self.adapters[i - plain](z, missing, index, every, where)
+            x = x + block.mlp(z)
+            if i >= plain:
+                x = x + self.adapters[i - plain](z, missing, index, every, where)
         u: Tensor = self.norm(x)
         if groups > 1:
-            u = u.unflatten(1, (groups, -1)).mean(1)
+            u = u.view(u.shape[0], groups, -1, WIDTH).mean(1)
         return u if seen is None else torch.where(seen[..., index : index + 1] > 0, u, 0.0)
 
     def _present(self, data: Maps) -> Tensor:
@@ -232,3 +240,13 @@ class MaMOL(nn.Module):
         some = next(iter(share.values()))
         bits = [(share[m] >= 0.5).to(some.dtype) if m in share else torch.zeros_like(some) for m in SENSORS]
         return torch.cat(bits, dim=1).flatten(2).transpose(1, 2)
+
+
+def _borrow(hidden: Tensor, some: Tensor, rows: int, cols: int) -> Tensor:
+    """Where a token has no sensor (`some` 0), the mean of its neighbours that have one, for its few valid pixels."""
+    batch, _, width = hidden.shape
+    grid = torch.cat([hidden * some, some], dim=-1).transpose(1, 2).reshape(batch, width + 1, rows, cols)
+    around = F.avg_pool2d(grid, 3, 1, 1).flatten(2).transpose(1, 2)
+    total, count = around[..., :width], around[..., width:]
+    neighbours = total / count.clamp(min=0.01)
+    return torch.where((some == 0) & (count > 0), neighbours, hidden)

@@ -1,4 +1,4 @@
-"""A small path at full resolution beside a tower of tokens: sharp edges, and single pixels can train it."""
+"""A small path at full resolution that refines what tokens know: sharp edges, and single pixels can train it."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class PixelPath(nn.Module):
         self.mask_out = nn.ParameterDict({m: nn.Parameter(torch.zeros(classes, 1, 1, 1)) for m in channels})
         self.out = nn.Conv2d(width, classes, 1, bias=False)
 
-    def features(self, x: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Tensor:
-        """Normalised x[m] (B, C, H, W) and valid[m] (B, 1, H, W) bool -> (B, width, H, W)."""
+    def features(self, x: Mapping[str, Tensor], valid: Mapping[str, Tensor], context: Tensor) -> Tensor:
+        """Normalised x[m] (B, C, H, W), valid[m] (B, 1, H, W) bool and context (B, width, H, W) -> (B, width, H, W)."""
         total: Tensor | None = None
         for m, pixels in x.items():
             lifted = F.gelu(self.lift[m](pixels))
@@ -38,11 +38,11 @@ class PixelPath(nn.Module):
             total = part if total is None else total + part
         if total is None:
             raise ValueError("the pixel path needs at least one sensor")
-        return F.gelu(total + self.bias)
+        return F.gelu(total + self.bias + context)
 
-    def forward(self, x: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, classes, H, W)."""
-        f = self.features(x, valid)
+    def forward(self, x: Mapping[str, Tensor], valid: Mapping[str, Tensor], context: Tensor) -> Tensor:
+        """Logits (B, classes, H, W). `context`: what the tokens know, spread over their pixels."""
+        f = self.features(x, valid, context)
         logits: Tensor = self.point(f) + self.out(F.gelu(self.around(f)))
         for m in x:
             mask = F.conv2d(valid[m].to(f.dtype), self.edge[m], padding=1)

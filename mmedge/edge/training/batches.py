@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from mmedge.edge.training.samples import (
     LabelledScene,
     Masks,
     WorldPixels,
+    believable,
     cell_part,
     cut,
     read_scene,
@@ -24,6 +26,7 @@ from mmedge.edge.training.score import WINDOW_PX, repeat
 from mmedge.edge.training.split import BLOCKS, TEST, TRAIN, VALIDATE, part_of_pixels, windows_inside
 
 Ints = npt.NDArray[np.int64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Sampler:
     def __init__(self, data: TrainingSet, *, everywhere: bool = False) -> None:
         self.data = data
         self.world = data.world_part(TRAIN)
+        self.labels = [believable(s) for s in data.scenes]
         self.origins = [
             windows_inside(
                 np.ones(s.labels.shape, np.bool_) if everywhere else part_of_pixels(s.name) == TRAIN, WINDOW_PX
@@ -73,32 +77,30 @@ class Sampler:
     def windows(self, rng: Rng, sensors: Sequence[str], count: int) -> Batch:
         """`count` windows, turned and flipped, their radiometry jittered, each with a hole in some of its sensors."""
         parts = [self._window(rng, sensors) for _ in range(count)]
-        stack = {
-            key: {m: np.concatenate([p[key][m] for p in parts]) for m in sensors} for key in ("data", "valid", "holed")
-        }
-        return Batch(stack["data"], stack["valid"], stack["holed"], np.concatenate([p["labels"]["all"] for p in parts]))
+        return Batch(
+            {m: np.concatenate([p.data[m] for p in parts]) for m in sensors},
+            {m: np.concatenate([p.valid[m] for p in parts]) for m in sensors},
+            {m: np.concatenate([p.holed[m] for p in parts]) for m in sensors},
+            np.concatenate([p.labels for p in parts]),
+        )
 
-    def _window(self, rng: Rng, sensors: Sequence[str]) -> dict[str, dict[str, npt.NDArray[np.generic]]]:
+    def _window(self, rng: Rng, sensors: Sequence[str]) -> Batch:
         which = rng.integers(len(self.data.scenes))
         scene, origins = self.data.scenes[which], self.origins[which]
         origin = origins[rng.integers(len(origins))][None]
         data, valid = cut(scene, origin, WINDOW_PX)
         row, col = origin[0]
-        labels = scene.labels[None, row : row + WINDOW_PX, col : col + WINDOW_PX]
-        turns, flip = rng.integers(4), rng.random() < 0.5
+        labels = self.labels[which][None, row : row + WINDOW_PX, col : col + WINDOW_PX]
+        turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+        turned = {m: turn(valid[m], turns, flip) for m in sensors}
+        return Batch(
+            {m: turn(jitter(rng, m, data[m]), turns, flip) for m in sensors},
+            turned,
+            self._with_holes(rng, turned),
+            turn(labels, turns, flip),
+        )
 
-        def turn(x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-            x = np.rot90(x, turns, axes=(-2, -1))
-            return np.ascontiguousarray(x[..., ::-1] if flip else x)
-
-        return {
-            "data": {m: turn(jitter(rng, m, data[m])) for m in sensors},
-            "valid": {m: turn(valid[m]) for m in sensors},
-            "holed": self._cut_holes(rng, {m: turn(valid[m]) for m in sensors}),
-            "labels": {"all": turn(labels)},
-        }
-
-    def _cut_holes(self, rng: Rng, valid: dict[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
+    def _with_holes(self, rng: Rng, valid: Masks) -> Masks:
         """A hole in one sensor, sometimes in more; sometimes one hole in all of them, as at a scene's border."""
         if rng.random() < 0.15:
             hole = self.data.holes.draw(rng, WINDOW_PX)
@@ -124,6 +126,12 @@ class Sampler:
         return data, valid, self.world.labels[places]
 
 
+def turn(x: npt.NDArray[Scalar], turns: int, flip: bool) -> npt.NDArray[Scalar]:
+    """Quarter turns of the last two axes, then a flip."""
+    x = np.rot90(x, turns, axes=(-2, -1))
+    return np.ascontiguousarray(x[..., ::-1] if flip else x)
+
+
 def jitter(rng: Rng, sensor: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Illumination and calibration differ from scene to scene: a gain for all bands, a little one for each."""
     if sensor == "optical":
@@ -134,4 +142,4 @@ def jitter(rng: Rng, sensor: str, x: npt.NDArray[np.float32]) -> npt.NDArray[np.
     return x
 
 
-__all__ = ["TEST", "TRAIN", "VALIDATE", "Batch", "Sampler", "TrainingSet", "jitter"]
+__all__ = ["TEST", "TRAIN", "VALIDATE", "Batch", "Sampler", "TrainingSet", "jitter", "turn"]

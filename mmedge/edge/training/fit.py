@@ -33,13 +33,13 @@ class FitConfig:
     """
 
     seed: int = 0
-    steps: int = 1200
+    steps: int = 800
     draws: int = 2
     windows: int = 6
     world_pixels: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 2e-2
-    agreement: float = 1.0
+    agreement: float = 10.0
     world: float = 0.3
     average: float = 0.99
     check_every: int = 100

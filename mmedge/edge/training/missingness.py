@@ -23,7 +23,8 @@ def read_cloud_masks(path: Path) -> Bool:
     with np.load(path) as z:
         masks: Bool = z["clm"]
     share = masks.mean((1, 2))
-    return masks[(share > 0.02) & (share < 0.98)]
+    partly: Bool = masks[(share > 0.02) & (share < 0.98)]
+    return partly
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Holes:
             return _ellipse(rng, size)
         mask = self.clouds[rng.integers(len(self.clouds))]
         row, col = (rng.integers(n - size + 1) for n in mask.shape)
-        cutout = np.rot90(mask[row : row + size, col : col + size], rng.integers(4))
+        cutout = np.rot90(mask[row : row + size, col : col + size], int(rng.integers(4)))
         return np.ascontiguousarray(cutout[:, ::-1] if rng.random() < 0.5 else cutout)
 
 

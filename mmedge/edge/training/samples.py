@@ -24,6 +24,9 @@ CLASS_VALUES = (1, 2, 3, 4, 5, 6, 9)
 REFLECTANCE_OFFSET = {"433D_629L_3_1": -0.1}
 WORLDCOVER_TO_ESRI = {80: 1, 10: 2, 90: 3, 40: 4, 50: 5, 60: 6, 20: 9, 30: 9}
 CLOUDY_BLUE = 0.2  # world pixels brighter than this in B02 are mostly cloud left in the composite
+# Water absorbs the short-wave infrared. A third of the Brazilian scene's "water" is a bright sandbar (B11 up to .4):
+# such labels do not train. They stay in the test, for the labels are what they are.
+DRY_B11 = 0.15
 
 Float = npt.NDArray[np.float32]
 Bool = npt.NDArray[np.bool_]
@@ -63,6 +66,12 @@ def read_scene(folder: Path) -> LabelledScene:
         table[codes],
         corner,
     )
+
+
+def believable(scene: LabelledScene) -> npt.NDArray[np.int64]:
+    """Labels (H, W) to train on: -1 where the label says water and the short-wave infrared says dry."""
+    dry = scene.data["optical"][OPTICAL.index("B11")] > DRY_B11
+    return np.where((scene.labels == CLASS_VALUES.index(1)) & dry & scene.valid["optical"], -1, scene.labels)
 
 
 def _bands(path: Path, names: Sequence[str]) -> tuple[Float, Bool]:

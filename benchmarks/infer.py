@@ -1,0 +1,132 @@
+"""How far `mmedge infer` is from its floor, in one run on one machine.
+
+    python -m benchmarks.infer --side 5000 --out docs/results/infer.json
+
+Three figures: `mmedge --help`, `mmedge infer` on the example (both as whole processes, median of five), and end to end
+on the example mirrored to side x side pixels against the bare session: the same graphs on the same number of real
+windows, with the same threads, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window as RasterioWindow
+
+from benchmarks.machine import machine
+from mmedge.bundle import open_bundle
+from mmedge.edge.infer import infer
+from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.windows import Batch, batches
+from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.scene import open_scene
+from mmedge.geo_io.tiling import Lattice
+
+EXAMPLE = Path("examples/chile/scene.tif")
+
+
+def process_seconds(*arguments: str, runs: int = 5) -> float:
+    """Median wall time of a whole `mmedge` process."""
+    command = [sys.executable, "-c", "from mmedge.cli.app import main; main()", *arguments]
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def mirrored(target: Path, side: int) -> Path:
+    """The example, mirrored to side x side pixels: real texture, no seams. DEFLATE tiles of 512."""
+    with rasterio.open(EXAMPLE) as src:
+        tile = src.read()
+        block = np.concatenate([tile, tile[:, ::-1]], axis=1)
+        block = np.concatenate([block, block[:, :, ::-1]], axis=2)
+        profile = {**src.profile, "height": side, "width": side, "blockxsize": 512, "blockysize": 512, "zlevel": 1}
+        with rasterio.open(target, "w", **profile, NUM_THREADS="ALL_CPUS") as out:
+            out.descriptions = src.descriptions
+            for row in range(0, side, 512):
+                rows = np.arange(row, min(row + 512, side)) % block.shape[1]
+                strip = block[:, rows][:, :, np.arange(side) % block.shape[2]]
+                out.write(strip, window=RasterioWindow(0, row, side, len(rows)))
+    return target
+
+
+def bare_session(scene_path: Path, model: str, *, threads: int, batch: int, precision: str) -> tuple[float, int]:
+    """Seconds for all windows of the scene through the sessions alone, and how many windows those are."""
+    bundle = open_bundle(model)
+    engines = Engines(
+        bundle, open_runtime("auto", precision=precision, threads=threads), precision=precision, batch=batch
+    )
+    some: list[Batch] = []
+    with open_scene(scene_path, bundle.modalities) as scene:
+        lattice, pixel_m = Lattice.of(bundle.tiling, scene.grid), gsd_m(scene.grid)
+        tiles = list(lattice.tiles(scene.grid.window, 8))
+        total = sum(tile.rows * tile.cols for tile in tiles)
+        for where in tiles[len(tiles) // 2 :][:4]:
+            some += batches(scene.read(where.read), where, bundle, size=batch, pixel_m=pixel_m)
+
+    def run(i: int) -> None:
+        engines.session(some[i % len(some)].key).run(some[i % len(some)].feeds)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(run, range(4 * threads)))  # compile and warm up
+        start = time.perf_counter()
+        list(pool.map(run, range(-(-total // batch))))
+        return time.perf_counter() - start, total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=5000)
+    parser.add_argument("--model", default="mamol-terra")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    facts = machine()
+    threads = args.threads or facts["threads"]
+    with tempfile.TemporaryDirectory() as folder:
+        help_s = process_seconds("--help")
+        example_s = process_seconds(
+            "infer", str(EXAMPLE), "-o", f"{folder}/example.tif", "--overwrite", "-m", args.model
+        )
+        scene = mirrored(Path(folder) / "scene.tif", args.side)
+        record = infer(scene, f"{folder}/map.tif", model=args.model, precision=args.precision, threads=threads)
+        floor_s, windows = bare_session(scene, args.model, threads=threads, batch=8, precision=args.precision)
+    total_s = record.seconds["total"]
+    result: dict[str, Any] = {
+        "schema": "mmedge.benchmark.infer/1",
+        "command": "python -m benchmarks.infer " + " ".join(sys.argv[1:]),
+        "machine": facts,
+        "help_s": round(help_s, 3),
+        "example_s": round(example_s, 2),
+        "side_px": args.side,
+        "model": args.model,
+        "precision": args.precision,
+        "windows": windows,
+        "end_to_end_s": round(total_s, 2),
+        "bare_session_s": round(floor_s, 2),
+        "ratio": round(total_s / floor_s, 3),
+        "mpx_per_s": round(args.side**2 / total_s / 1e6, 3),
+        "stages_s": {name: round(value, 2) for name, value in record.seconds.items()},
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Sensor failures in a scene: dead lines, stripes, gaps, lost bands, garbage, borders, voids.
+
+Arrays are (bands, rows, cols) float32 in model units, `valid` is (rows, cols) bool, True = usable. Detection is
+conservative: what it takes from `valid` is lost to the model. Two passes keep memory bounded: `scan` looks at slabs of
+the scene, `detect_window` at one window and 160 pixels around it.
+Rules, thresholds and measured precision and recall: docs/sensors/failures.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.geo_io.failure_local import CAUSES, HALO_PX, failure_masks
+from mmedge.geo_io.failure_scan import Kind, Reader, Scan, scan
+from mmedge.geo_io.source import Source, SourceInfo
+from mmedge.grid import Window
+from mmedge.modality import Unit
+from mmedge.tile import Data, Valid
+
+__all__ = [
+    "CAUSES",
+    "KINDS",
+    "FailureReport",
+    "Kind",
+    "Scan",
+    "Screened",
+    "clipped_complex",
+    "detect",
+    "detect_window",
+    "scan",
+    "survey",
+]
+
+KINDS: dict[Unit, Kind] = {"reflectance": "optical", "dB": "sar", "m": "elevation"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FailureReport:
+    """What failed in a window. `masks[cause]` (rows, cols) bool, True = failed, for each of `CAUSES`.
+
+    A mask also holds pixels that were invalid before, where their shape tells why; causes may overlap.
+    `valid` is what remains usable: never more than was. `dropped_bands` are indices of bands that carry nothing.
+    """
+
+    masks: dict[str, Valid]
+    valid: Valid
+    dropped_bands: tuple[int, ...]
+
+    @property
+    def share(self) -> dict[str, float]:
+        """Share of the window's pixels that each cause holds, 0..1."""
+        return {cause: float(mask.mean()) if mask.size else 0.0 for cause, mask in self.masks.items()}
+
+    @property
+    def failed(self) -> Valid:
+        """Pixels that any cause holds."""
+        result: Valid = np.logical_or.reduce(list(self.masks.values()))
+        return result
+
+
+def detect(data: Data, valid: Valid, *, kind: Kind) -> FailureReport:
+    """Failures of a scene that is in memory: data (bands, rows, cols) float32, valid (rows, cols) bool.
+
+    `kind`: "optical" (reflectance), "sar" (dB) or "elevation" (metres). Raises ValueError where shapes do not fit.
+    """
+    whole = _whole(data, valid, kind)
+
+    def read(window: Window) -> tuple[Data, Valid]:
+        cut = window.within(whole)
+        return data[(slice(None), *cut)], valid[cut]
+
+    return detect_window(read, whole, scan(read, valid.shape, kind=kind))
+
+
+def detect_window(read: Reader, window: Window, verdicts: Scan) -> FailureReport:
+    """Failures in one window of a scene; `read` is a `Source.read`, `verdicts` its `scan`.
+
+    Equal to that part of what `detect` finds in the whole scene.
+    """
+    around = window.grow(HALO_PX).intersect(Window(0, 0, *verdicts.shape))
+    data, valid = read(around)
+    cut = window.within(around)
+    masks = {cause: mask[cut] for cause, mask in failure_masks(data, valid, around, verdicts).items()}
+    failed = np.logical_or.reduce(list(masks.values()))
+    return FailureReport(masks=masks, valid=valid[cut] & ~failed, dropped_bands=verdicts.dropped)
+
+
+def survey(read: Reader, shape: tuple[int, int], *, kind: Kind, block_px: int = 1024) -> dict[str, float]:
+    """Share of a scene that each cause holds, 0..1, window by window: memory does not grow with the scene."""
+    verdicts = scan(read, shape, kind=kind)
+    total = dict.fromkeys(CAUSES, 0)
+    for window in _blocks(shape, block_px):
+        for cause, mask in detect_window(read, window, verdicts).masks.items():
+            total[cause] += int(mask.sum())
+    return {cause: number / (shape[0] * shape[1]) for cause, number in total.items()}
+
+
+class Screened:
+    """A source whose `valid` leaves out what failed. The scan runs once, when it is made."""
+
+    def __init__(self, source: Source, shape: tuple[int, int], *, kind: Kind) -> None:
+        self._source = source
+        self.verdicts = scan(source.read, shape, kind=kind)
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._source.info
+
+    def read(self, window: Window) -> tuple[Data, Valid]:
+        """Data as the source gives it; valid without the failed pixels."""
+        around = window.grow(HALO_PX).intersect(Window(0, 0, *self.verdicts.shape))
+        data, valid = self._source.read(around)
+        masks = failure_masks(data, valid, around, self.verdicts)
+        cut = window.within(around)
+        return data[(slice(None), *cut)], (valid & ~np.logical_or.reduce(list(masks.values())))[cut]
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def clipped_complex(pixels: npt.NDArray[np.complex64]) -> Valid:
+    """Pixels of a complex SAR image (rows, cols) at which the receiver saturated: a part of theirs is at full scale.
+
+    Full scale is the largest real or imaginary part, if it is a whole number that at least four parts reach. Intensity
+    does not show it: it has no single ceiling there.
+    """
+    parts = np.abs(np.stack([pixels.real, pixels.imag]))
+    full = float(np.max(parts, initial=0.0, where=np.isfinite(parts)))
+    if full == 0 or full != round(full) or np.count_nonzero(parts == full) < 4:
+        return np.zeros(pixels.shape, bool)
+    found: Valid = (parts == full).any(axis=0)
+    return found
+
+
+def _whole(data: Data, valid: Valid, kind: Kind) -> Window:
+    if data.ndim != 3 or data.shape[1:] != valid.shape or not data.size:
+        raise ValueError(f"data {data.shape} must be (bands, rows, cols), valid (rows, cols), got {valid.shape}")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
+    return Window(0, 0, *valid.shape)
+
+
+def _blocks(shape: tuple[int, int], size: int) -> Iterator[Window]:
+    for row in range(0, shape[0], size):
+        for col in range(0, shape[1], size):
+            yield Window(row, col, min(size, shape[0] - row), min(size, shape[1] - col))

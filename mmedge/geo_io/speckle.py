@@ -1,0 +1,44 @@
+"""The Lee speckle filter for backscatter in linear power (J.-S. Lee 1980, IEEE TPAMI 2(2), multiplicative noise)."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.tile import Data, Valid
+
+Sums = npt.NDArray[np.float64]
+
+
+def lee(power: Data, valid: Valid, *, size: int = 5, looks: float = 4.4) -> Data:
+    """Filter `power` (bands, rows, cols), linear, over a window of `size` x `size` valid pixels.
+
+    Each pixel x becomes m + w (x - m) with w = max(0, 1 - cu^2 / ci^2): m and ci are the window's mean and coefficient
+    of variation, cu^2 = 1 / looks that of speckle (4.4 looks: Sentinel-1 IW GRDH; 1: SLC intensity). What is not valid
+    has no weight and stays as it is. A pixel depends on `size // 2` pixels around it and on nothing else, so a window
+    that is read with that margin filters as the whole scene does. Raises ValueError for an even size or looks <= 0.
+    """
+    if size < 3 or size % 2 == 0:
+        raise ValueError(f"size must be odd and at least 3, got {size}")
+    if looks <= 0:
+        raise ValueError(f"looks must be > 0, got {looks}")
+    x = np.where(valid, power, 0).astype(np.float64)
+    count = np.maximum(_box(valid[None].astype(np.float64), size), 1)
+    mean = _box(x, size) / count
+    variance = np.maximum(_box(x * x, size) / count - mean * mean, 0)
+    weight = np.maximum(0, 1 - mean * mean / looks / np.where(variance > 0, variance, np.inf))
+    weight[variance == 0] = 0
+    return np.where(valid, mean + weight * (x - mean), power).astype(np.float32)
+
+
+def _box(values: Sums, size: int) -> Sums:
+    """Sums over size x size windows. Terms are added one by one: running sums would depend on where an array begins."""
+    for axis in (1, 2):
+        pad = [(0, 0)] * 3
+        pad[axis] = (size // 2, size // 2)
+        wide, length = np.pad(values, pad), values.shape[axis]
+        shifted = (wide.take(range(i, i + length), axis=axis) for i in range(size))
+        values = np.asarray(reduce(np.add, shifted))
+    return values

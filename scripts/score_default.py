@@ -1,0 +1,133 @@
+"""Fill the results table of the default model, row by row: `python scripts/score_default.py --data ../shared/data`.
+
+Rows are majority class, gradient-boosted trees, modality dropout of equal size, and MaMOL; in scene (train and test
+blocks are disjoint) and leave one scene out (trained on two scenes, scored on all of the third); three seeds. Each row
+is appended to --out as soon as it is done, and a row that is there is not run again. Networks train `--steps` steps on
+one thread and keep the checkpoint that is best on the validation blocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from train_default import new_model
+
+from mmedge.edge.metrics import Confusion
+from mmedge.edge.models.baselines import ModalityDropout
+from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
+from mmedge.edge.training.batches import TEST, TRAIN, TrainingSet
+from mmedge.edge.training.evaluate import summary
+from mmedge.edge.training.fit import FitConfig, fit
+from mmedge.edge.training.missingness import patterns
+from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene
+from mmedge.edge.training.score import score_scene, score_world
+from mmedge.edge.training.split import part_of_pixels
+from mmedge.edge.training.trees import score_trees
+
+SEEDS = (0, 1, 2)
+NETWORKS = {"mamol": MaMOL, "dropout": ModalityDropout}
+Row = dict[str, Any]
+Part = tuple[LabelledScene, "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]"]
+
+
+def parts(data: TrainingSet, left_out: str | None) -> tuple[TrainingSet, list[Part], list[Part]]:
+    """What trains, and the pixels of training and of test."""
+    if left_out is None:
+        every = [(s, part_of_pixels(s.name)) for s in data.scenes]
+        return data, [(s, p == TRAIN) for s, p in every], [(s, p == TEST) for s, p in every]
+    rest = TrainingSet(tuple(s for s in data.scenes if s.name != left_out), data.world, data.holes)
+    other = next(s for s in data.scenes if s.name == left_out)
+    train = [(s, part_of_pixels(s.name) == TRAIN) for s in rest.scenes]
+    return rest, train, [(other, np.ones(other.labels.shape, bool))]
+
+
+def scored(confusions: dict[str, list[Confusion]], test: list[Part]) -> Row:
+    """Summaries of all test scenes together and of each, by availability."""
+    total = {name: summary(sum(cs[1:], cs[0])) for name, cs in confusions.items()}
+    each = {s.name: {name: summary(cs[i]) for name, cs in confusions.items()} for i, (s, _) in enumerate(test)}
+    return {"test": total, "test_by_scene": each}
+
+
+def majority(train: list[Part], test: list[Part]) -> Row:
+    counts = sum(np.bincount(s.labels[m & (s.labels >= 0)], minlength=len(CLASS_VALUES)) for s, m in train)
+    found = [
+        Confusion.of(s.labels[m], np.full(int(m.sum()), int(np.argmax(counts))), len(CLASS_VALUES)) for s, m in test
+    ]
+    return scored({"+".join(p): found for p in patterns(SENSORS)}, test)
+
+
+def trees(train: list[Part], test: list[Part], seed: int) -> Row:
+    return scored({"+".join(p): score_trees(train, test, p, seed) for p in patterns(SENSORS)}, test)
+
+
+def network(kind: str, data: TrainingSet, test: list[Part], args: argparse.Namespace, seed: int, folder: Path) -> Row:
+    model = new_model(args.data, data, MaMOLConfig(), seed, kind=NETWORKS[kind])
+    config = FitConfig(seed=seed, steps=args.steps)
+    best = fit(model, data, config, sensors=SENSORS, folder=folder, report=lambda line: print(line, flush=True))
+    model.eval()
+    confusions = {"+".join(p): [score_scene(model, s, p, m) for s, m in test] for p in patterns(SENSORS)}
+    world = {
+        "+".join(p): summary(score_world(model, data.world_part(TEST), p, len(CLASS_VALUES)))
+        for p in patterns(tuple(m for m in SENSORS if m != "elevation"))
+    }
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad]
+    return {**scored(confusions, test), "world": world, "validation": best, "trained_parameters": sum(sizes)}
+
+
+def wanted(data: TrainingSet) -> Iterator[tuple[str, str | None, int]]:
+    """(kind, scene left out, seed) of every row, what matters most first."""
+    places: list[str | None] = [None, *(s.name for s in data.scenes)]
+    for place in places:
+        yield "majority", place, 0
+        yield from (("trees", place, seed) for seed in SEEDS)
+    for seed in SEEDS:
+        yield from ((kind, None, seed) for kind in NETWORKS)
+    for seed in SEEDS:
+        yield from (("mamol", s.name, seed) for s in data.scenes)
+    for seed in SEEDS:
+        yield from (("dropout", s.name, seed) for s in data.scenes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/score"), help="state of the training runs")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/default_model_rows.json"))
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin no row after this time")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    data, start = TrainingSet.read(args.data), time.monotonic()
+    rows: list[Row] = json.loads(args.out.read_text()) if args.out.exists() else []
+    for kind, place, seed in wanted(data):
+        if any((r["kind"], r["left_out"], r["seed"]) == (kind, place, seed) for r in rows):
+            continue
+        if time.monotonic() - start > 60 * args.minutes:
+            break
+        training, train, test = parts(data, place)
+        began = time.monotonic()
+        if kind == "majority":
+            row = majority(train, test)
+        elif kind == "trees":
+            row = trees(train, test, seed)
+        else:
+            row = {
+                **network(kind, training, test, args, seed, args.runs / f"{kind}-{place}-{seed}"),
+                "steps": args.steps,
+            }
+        row = {"kind": kind, "left_out": place, "seed": seed, "seconds": round(time.monotonic() - began), **row}
+        rows.append(row)
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        every = [s["oa"] for s in row["test"].values()]
+        print(kind, place, seed, f"mean OA of 7: {np.mean(every):.4f}", f"{row['seconds']} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
