@@ -129,7 +129,7 @@ def _expand(given: str, depth: int, *, every: bool) -> Iterator[Location]:
 
 
 def _listed(folder: Path, depth: int, *, every: bool) -> list[Path]:
-    """Rasters and products of a folder, `depth` levels below it; STAC documents where it has none. `every`: all files."""
+    """Rasters and products, `depth` levels below a folder; STAC documents where it has none. `every`: all files."""
     found = sorted(folder.glob("*/" * depth + "*"))
     files = [path for path in found if path.is_file() or path.suffix.upper() == PRODUCT]
     if every:
