@@ -1,10 +1,10 @@
 """Many small real scenes: scenes per second with one worker and with two, and what a worker's memory and handles do.
 
-    python benchmarks/batch.py --scenes 200 --report docs/results/batch.json
+    python -m benchmarks.batch --scenes 200 --report docs/results/batch.json
 
-Scenes are crops of the example. Every worker has one thread, as many workers as are compared have cores. A batch is timed
-from its first scene's result to its last, so that opening the model (paid once a worker) does not count; the whole is
-given, too. The overhead is the time of workers without a scene, and of scenes between a worker's answer and its next one.
+Scenes are crops of the example; every worker has one thread. A batch is timed from its first result to its last, so
+that opening the model (paid once a worker) does not count; the whole is given, too. The orchestration is what is left
+of the workers' time when the seconds that scenes took by themselves are taken away.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 import rasterio
 from rasterio.windows import Window
 
+from benchmarks.machine import machine
 from mmedge import __version__
 from mmedge.edge.batch import run_batch
-from mmedge.edge.device import cpu_name, threads_available
 from mmedge.edge.infer import Request
 from mmedge.edge.orders import BatchOptions
 from mmedge.edge.summary import Result
@@ -138,7 +138,7 @@ def main() -> None:
         "schema": "mmedge.bench.batch/1",
         "mmedge": __version__,
         "model": Path(args.model).name,
-        "machine": f"{cpu_name()}, {threads_available()} cores",
+        "machine": machine(),
         "side_px": args.side,
         "speed_up": round(two / one, 3),
         "runs": runs,

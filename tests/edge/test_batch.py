@@ -304,28 +304,18 @@ def test_a_damaged_strip_is_made_again(long: Path, small: Path, tmp_path: Path) 
     assert outputs(out) == outputs(tmp_path / "fresh")
 
 
-def test_a_scene_that_takes_too_long_costs_its_worker_not_the_batch(long: Path, small: Path, tmp_path: Path) -> None:
-    options = BatchOptions(timeout_s=0.6, retries=1, strips_from_px=10**9)
-    summary = batch(long, tmp_path / "maps", model=small, threads=1, batch=1, options=options)
-    assert [(r.id, r.reason, r.attempts) for r in summary.failed] == [("b", "it took longer than 0.6 s", 2)]
-    assert summary.done == 2
-    assert not list((tmp_path / "maps").rglob("*.part"))
-
-
-@pytest.fixture
-def pipe(scenes: Path) -> Path:
-    """A scene that hangs when it is opened, in foreign code: a pipe that nobody writes to."""
-    path = scenes / "b.tif"
-    path.unlink()
-    os.mkfifo(path)
-    return path
-
-
-def test_a_scene_that_hangs_is_ended_by_the_timeout(pipe: Path, scenes: Path, small: Path, tmp_path: Path) -> None:
-    listed = [str(scenes / f"{name}.tif") for name in "abc"]
-    summary = batch(listed, tmp_path / "maps", model=small, options=BatchOptions(timeout_s=3))
-    assert [(r.id, r.reason) for r in summary.failed] == [("b", "it took longer than 3 s")]
-    assert summary.done == 2
+def test_a_scene_that_hangs_costs_its_worker_not_the_batch(long: Path, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "maps"
+    process = spawn(str(long), "-o", str(out), "-m", str(small), "--timeout", "12", "--retries", "1")
+    until(lambda: out.exists() and list(out.glob("b_map.tif.raw.part")))
+    os.kill(workers_of(process)[0], signal.SIGSTOP)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    attempts = ask(out, "SELECT scene, outcome, reason FROM attempts ORDER BY scene, attempt")
+    hung = ("b", "failed", "it took longer than 12 s")
+    assert attempts == [("a", "done", ""), hung, ("b", "done", ""), ("c", "done", "")]
+    assert ask(out, "SELECT count(DISTINCT worker) FROM attempts") == [(2,)]
+    assert not list(out.rglob("*.part"))
 
 
 def test_a_worker_killed_by_memory_costs_one_scene_and_a_retry_saves_it(
