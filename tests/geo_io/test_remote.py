@@ -433,7 +433,7 @@ def test_s3_with_credentials_of_the_environment(
     local = served(server, chile / "sar.tif", "bucketed.tif")
     with open_scene("s3://flaky/bucketed.tif") as scene, open_scene(local) as here:
         np.testing.assert_array_equal(scene.read(here.grid.window).data["sar"], here.read(here.grid.window).data["sar"])
-    with pytest.raises(SceneError, match="cannot open `s3://plain/nothing.tif`") as missing:
+    with pytest.raises(SceneError, match=r"cannot open `s3://plain/nothing\.tif`") as missing:
         open_scene("s3://plain/nothing.tif")
     assert "verysecretkey" not in caplog.text + str(missing.value)
 
