@@ -354,9 +354,16 @@ class RasterReader:
 
     def _valid(self, ds: Any, raw: npt.NDArray[Any], where: RasterioWindow) -> Valid:
         nodata, masked = self._marks(ds)
-        usable: list[Valid] = [np.isfinite(values) for values in raw if values.dtype.kind in "fc"]
-        usable += [~saturated(values) for values in raw if values.dtype.kind == "c"]
-        usable += [values != value for values, bad in zip(raw, nodata, strict=True) for value in bad]
+        usable: list[Valid] = []
+        if raw.dtype.kind == "c":
+            usable += [np.isfinite(values) & ~saturated(values) for values in raw]
+        # Most windows hold nothing invalid, and their extremes say so in half the time. NaN is an extreme of its own.
+        low, high = (raw.min(), raw.max()) if raw.dtype.kind != "c" else (np.nan, np.nan)
+        clean = bool(np.isfinite(low) and np.isfinite(high))
+        if raw.dtype.kind == "f" and not clean:
+            usable += [np.isfinite(values) for values in raw]
+        for values, bad in zip(raw, nodata, strict=True):
+            usable += [values != value for value in bad if not clean or low <= value <= high]
         usable += [ds.read_masks(index, window=where) != 0 for index in masked]
         if not usable:
             return np.ones(raw.shape[1:], bool)
