@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmedge.bundle import Bundle, open_bundle
     from mmedge.edge.arrays import MapArrays, map_arrays, map_xarray
+    from mmedge.edge.batch import batch
     from mmedge.edge.infer import infer
+    from mmedge.edge.orders import BatchOptions
     from mmedge.edge.record import RunRecord
     from mmedge.errors import MMEdgeError
     from mmedge.geo_io.arrays import SensorArray
@@ -27,6 +29,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Availability": "mmedge.modality",
+    "BatchOptions": "mmedge.edge.orders",
     "Bundle": "mmedge.bundle",
     "Grid": "mmedge.grid",
     "MMEdgeError": "mmedge.errors",
@@ -38,6 +41,7 @@ _HOME = {
     "SensorArray": "mmedge.geo_io.arrays",
     "Tile": "mmedge.tile",
     "Window": "mmedge.grid",
+    "batch": "mmedge.edge.batch",
     "infer": "mmedge.edge.infer",
     "map_arrays": "mmedge.edge.arrays",
     "map_xarray": "mmedge.edge.arrays",
@@ -46,6 +50,7 @@ _HOME = {
 }
 __all__ = [
     "Availability",
+    "BatchOptions",
     "Bundle",
     "Grid",
     "MMEdgeError",
@@ -57,6 +62,7 @@ __all__ = [
     "SensorArray",
     "Tile",
     "Window",
+    "batch",
     "infer",
     "map_arrays",
     "map_xarray",

@@ -1,6 +1,8 @@
 """Train the default model and write its bundle: `python scripts/train_default.py --data ../shared/data`.
 
-Stages: fit (resumable, state in --runs), evaluate, export. The same seed gives the same weights on the same machine.
+Stages: fit (resumable, state in --runs); steady: some more steps in which agreement across holes weighs six times as
+much, mixed with the first weights (a model soup, Wortsman et al., arXiv:2203.05482) so that holes change at most 1 % of
+their surroundings at the least cost in accuracy; evaluate; export. The same seed gives the same weights on one machine.
 With glibc, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment halves the time.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
 from mmedge.edge.training import card
 from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
-from mmedge.edge.training.fit import FitConfig, fit
+from mmedge.edge.training.fit import FitConfig, fit, validate
 from mmedge.edge.training.samples import with_relief
 
 
@@ -37,6 +40,24 @@ def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int,
         mean = torch.from_numpy(x.mean((0, 2, 3))).view(-1, 1, 1)
         model.stems[sensor].get_buffer("mean").copy_(mean)
     return model
+
+
+# The steadier weights' share of the mix: the smallest of .5, .6, .7 at which holes change less than 1 % on the scenes.
+STEADY = FitConfig(steps=200, agreement=60.0, learning_rate=1e-3)
+STEADY_SHARE = 0.6
+
+
+def steadied(model: MaMOL, training: TrainingSet, seed: int, folder: Path) -> None:
+    """Go on training for agreement, then mix: in place."""
+    first = {name: t.clone() for name, t in model.state_dict().items()}
+    fit(model, training, replace(STEADY, seed=seed), sensors=SENSORS, folder=folder, report=say)
+    second = model.state_dict()
+    model.load_state_dict({n: t.lerp(second[n], STEADY_SHARE) for n, t in first.items()})
+    model.eval()
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def write_bundle(model: MaMOL, folder: Path, data: Path, training: TrainingSet, accuracy: dict[str, object]) -> None:
@@ -65,8 +86,9 @@ def main() -> None:
     training = TrainingSet.read(args.data)
     model = new_model(args.data, training, MaMOLConfig(), args.seed)
     config = FitConfig(seed=args.seed, steps=args.steps)
-    best = fit(model, training, config, sensors=SENSORS, folder=args.runs, report=lambda line: print(line, flush=True))
-    accuracy = {"validation": best, **evaluate(model, training, SENSORS)}
+    fit(model, training, config, sensors=SENSORS, folder=args.runs / "first", report=say)
+    steadied(model, training, args.seed, args.runs / "steady")
+    accuracy = {"validation": validate(model, training, SENSORS), **evaluate(model, training, SENSORS)}
     print(json.dumps(accuracy, indent=1))
     write_bundle(model, args.out, args.data, training, accuracy)
 

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from small_bundle import write_bundle
 
 ROOT = Path(__file__).parents[1]
+TORCH_SIDE = re.compile(r"^(import|from) (torch|safetensors|sklearn|mmedge\.edge\.(models|training|export))", re.M)
+
+
+def needs_torch() -> list[str]:
+    """Test files of the training side."""
+    return sorted(str(path) for path in Path(__file__).parent.rglob("test_*.py") if TORCH_SIDE.search(path.read_text()))
+
+
+collect_ignore = [] if find_spec("torch") else needs_torch()
+
+
+def pytest_report_header() -> str:
+    """Say what is left out where torch is not installed: the core has to work there."""
+    return (
+        f"torch is not installed, left out: {len(collect_ignore)} files of the training side" if collect_ignore else ""
+    )
 
 
 @pytest.fixture(scope="session")

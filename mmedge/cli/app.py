@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from mmedge import __version__
-from mmedge.cli import doctor, infer, info, simulate_failure, stack
+from mmedge.cli import batch, doctor, infer, info, simulate_failure, stack
 from mmedge.errors import MMEdgeError
 
 BUG = 70
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (infer, stack, info, simulate_failure, doctor):
+for verb in (infer, batch, stack, info, simulate_failure, doctor):
     app.command(verb.NAME)(verb.run)
 
 
@@ -74,7 +74,9 @@ def run(argv: list[str]) -> int:
     except ParserError as err:
         return _complain(err.format_message(), "mmedge --help", 2)  # type: ignore[attr-defined]
     except Stopped as stop:
-        return _complain(f"stopped by {stop.name}; no output was written", "run the same command again", stop.exit_code)
+        return _complain(
+            f"stopped by {stop.name}; nothing half-written is left", "run the same command again", stop.exit_code
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

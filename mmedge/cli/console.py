@@ -6,7 +6,10 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmedge.cli.table import BatchLines
 
 
 class Console:
@@ -33,8 +36,15 @@ class Console:
         print(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text)
 
     def progress(self, what: str) -> Progress:
-        shown = sys.stderr.isatty() and not self.quiet and not os.environ.get("MMEDGE_NO_PROGRESS")
-        return Progress(what) if shown else SilentProgress()
+        return Progress(what) if self._seen() else SilentProgress()
+
+    def batch_table(self, scenes: int) -> BatchLines:
+        from mmedge.cli.table import BatchLines, BatchTable
+
+        return BatchTable(self, scenes) if self._seen() else BatchLines(self, scenes)
+
+    def _seen(self) -> bool:
+        return sys.stderr.isatty() and not self.quiet and not os.environ.get("MMEDGE_NO_PROGRESS")
 
 
 class Progress:

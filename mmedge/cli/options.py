@@ -73,6 +73,9 @@ Mask = Annotated[
 Screen = Annotated[
     bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
 ]
+Bbox = Annotated[str | None, typer.Option("--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")]
+Aoi = Annotated[OptionalPath, typer.Option("--aoi", help="Polygons to map, in any CRS.")]
+Probs = Annotated[bool, typer.Option("--probs", help="Class probabilities too.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be read and written; touch nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

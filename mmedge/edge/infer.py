@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import ceil, floor
 from pathlib import Path
@@ -15,9 +16,10 @@ import rasterio
 
 from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
 from mmedge.edge.device import threads_available
-from mmedge.edge.predict import Plan, predict
+from mmedge.edge.predict import MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
 from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.strips import Strips
 from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
@@ -38,15 +40,20 @@ STRIP_CACHE_BYTES = 160 << 20
 PRECISIONS = ("fp32", "bf16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
+Commit = Callable[[RunRecord], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there."""
+    """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there.
+
+    `require` names the sensors without which the scene is refused; None: all of `available`.
+    """
 
     scene: Location | None
     options: SceneOptions = field(default_factory=SceneOptions)
     available: tuple[str, ...] | None = None
+    require: tuple[str, ...] | None = None
     output: Path | None = None
     bbox: tuple[float, float, float, float] | None = None
     aoi: Path | None = None
@@ -84,30 +91,57 @@ def infer(scene: str | Location | None, output: str | Path | None = None, **wish
     return run(Request(scene=path, output=target, **wishes), warn=lambda text: warnings.warn(text, stacklevel=3))
 
 
-def run(request: Request, *, warn: Warn = _silent, progress: Progress = _silent) -> RunRecord:
+def open_engines(request: Request, bundle: Bundle) -> Engines:
+    """The model of a request, ready for any number of its scenes."""
+    threads = request.threads or threads_available()
+    runtime = open_runtime(request.backend, precision=_precision(request, bundle), threads=threads)
+    return Engines(bundle, runtime, precision=request.precision, batch=request.batch)
+
+
+def run(
+    request: Request,
+    *,
+    engines: Engines | None = None,
+    strips: Strips | None = None,
+    commit: Commit = _silent,
+    warn: Warn = _silent,
+    progress: Progress = _silent,
+) -> RunRecord:
     """Map a scene: writes the files of `plan_outputs`, all or none, and returns what was done.
 
+    `engines` are those of an earlier run, to be used again; `strips` keeps finished rows for a later run. `commit` is
+    called when every file is complete as its part: what it raises stops the publication.
     Raises an MMEdgeError with a hint for every mistake of input or usage, before any file is written.
     """
     start = time.perf_counter()
-    bundle = open_bundle(request.model)
+    bundle = engines.bundle if engines else open_bundle(request.model)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), _open(request, bundle, warn) as scene:
         job = _plan(request, scene)
-        threads = request.threads or threads_available()
-        runtime = open_runtime(request.backend, precision=_precision(request, bundle), threads=threads)
-        engines = Engines(bundle, runtime, precision=request.precision, batch=request.batch)
+        engines = engines or open_engines(request, bundle)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             hashes = pool.submit(_inputs, scene)
             plan = _cut(request, engines, job.region, scene)
             with rasterio.Env(
                 GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, _strip_cache(plan.cells, engines, scene))
             ):
-                return _map(request, scene, job, plan, engines, hashes, warn=warn, progress=progress, start=start)
+                tiles = _tiles(request, scene, job, plan, engines, strips)
+                return _map(
+                    request,
+                    scene,
+                    job,
+                    engines,
+                    tiles,
+                    hashes,
+                    commit=commit,
+                    warn=warn,
+                    progress=progress,
+                    start=start,
+                )
 
 
-def plan_run(request: Request, *, warn: Warn = _silent) -> dict[str, Any]:
+def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _silent) -> dict[str, Any]:
     """What `infer` would read, write and use; touches nothing and fails as the real run would."""
-    bundle = open_bundle(request.model)
+    bundle = bundle or open_bundle(request.model)
     _precision(request, bundle)
     with _open(request, bundle, warn) as scene:
         job = _plan(request, scene)
@@ -124,8 +158,8 @@ def plan_run(request: Request, *, warn: Warn = _silent) -> dict[str, Any]:
 
 def _open(request: Request, bundle: Bundle, warn: Warn) -> Scene:
     scene = open_scene(request.scene, bundle.modalities, request.options)
-    if request.available is not None:
-        scene = scene.only(choose_sensors(scene, request.available))
+    if request.available is not None or request.require:
+        scene = scene.only(choose_sensors(scene, request.available, request.require))
     for warning in scene.warnings:
         warn(warning)
     return scene
@@ -181,14 +215,26 @@ def _inputs(scene: Scene) -> tuple[InputFile, ...]:
     )
 
 
+def _tiles(
+    request: Request, scene: Scene, job: _Job, plan: Plan, engines: Engines, strips: Strips | None
+) -> Generator[MapTile, None, None]:
+    """The tiles of the map, row by row: those that `strips` has kept, and the rest."""
+
+    def rest(region: Window) -> Iterator[MapTile]:
+        return predict(scene, engines, region, plan, keep=job.keep, probs=request.probs)
+
+    yield from strips.resume(job.region, rest) if strips else rest(job.region)
+
+
 def _map(
     request: Request,
     scene: Scene,
     job: _Job,
-    plan: Plan,
     engines: Engines,
+    tiles: Generator[MapTile, None, None],
     hashes: Future[tuple[InputFile, ...]],
     *,
+    commit: Commit,
     warn: Warn,
     progress: Progress,
     start: float,
@@ -196,11 +242,12 @@ def _map(
     bundle, region = engines.bundle, job.region
     seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
     grid = scene.grid.crop(region)
-    with MapWriter(
+    writer = MapWriter(
         grid, job.outputs, legend=bundle.classes, order=bundle.order, nodata=bundle.nodata, overwrite=request.overwrite
-    ) as writer:
+    )
+    with writer, closing(tiles):  # reading ends before the scene is closed, also where writing fails
         done = 0
-        for tile in predict(scene, engines, region, plan, keep=job.keep, probs=request.probs):
+        for tile in tiles:
             began = time.perf_counter()
             where = Window(tile.window.row - region.row, tile.window.col - region.col, *tile.window.shape)
             writer.write(where, tile.classes, tile.confidence, tile.sensors, tile.probs)
@@ -234,6 +281,7 @@ def _map(
             seconds=seconds,
         )
         _dress(record, grid, job)
+        commit(record)
         seconds["write"] += time.perf_counter() - began
     seconds["total"] = time.perf_counter() - start
     for sensor in record.unused():

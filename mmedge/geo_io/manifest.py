@@ -61,7 +61,7 @@ def read_manifest(path: Location, *, allow_remote: bool = False, item: str | Non
     Assets must lie in the item's folder or below; `allow_remote` also takes http, https and s3 URLs and other local
     files. Paths of GDAL's own (/vsi...) and other schemes are refused in any case. Raises SceneError.
     """
-    found = _choose(_parsed(path), path, item)
+    found = _choose(read_json(path), path, item)
     assets = found.get("assets")
     if not isinstance(assets, dict):
         raise SceneError(f"`{path}` is not a STAC Item", hint="give a raster, or an item with assets")
@@ -69,11 +69,17 @@ def read_manifest(path: Location, *, allow_remote: bool = False, item: str | Non
     if not rasters:
         raise SceneError(f"`{path}` has no raster asset with the role `data`", hint="mmedge infer --source sensor=file")
     properties = found.get("properties")
-    name = re.sub(r"[^\w.+-]+", "_", str(found.get("id") or path.stem)).lstrip(".")[:120] or "item"
-    return Manifest(name=name, assets=tuple(rasters), acquired=_acquired(properties))
+    name = item_name(found.get("id") or path.stem)
+    return Manifest(name=name or "item", assets=tuple(rasters), acquired=_acquired(properties))
 
 
-def _parsed(path: Location) -> Any:
+def item_name(item_id: object) -> str:
+    """An item's id as a file's name; empty where it has none."""
+    return re.sub(r"[^\w.+-]+", "_", str(item_id or "")).lstrip(".")[:120]
+
+
+def read_json(path: Location) -> Any:
+    """A JSON document, not longer than `MAX_JSON_BYTES`; SceneError where there is none."""
     text = _fetch(path) if isinstance(path, RemoteFile) else _read(path)
     if len(text) > MAX_JSON_BYTES:
         raise SceneError(f"`{path}` is longer than {MAX_JSON_BYTES >> 20} MiB", hint="give one item, not a catalogue")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmedge.bundle import checksum
 from mmedge.errors import OutputError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -128,6 +129,26 @@ def publish(targets: Sequence[Path]) -> None:
         for target in targets:
             _kept_part_of(target).unlink(missing_ok=True)
     _sync_folder(targets[-1].parent)
+
+
+def finish_publication(targets: Sequence[Path], checksums: Mapping[str, str]) -> bool:
+    """Bring a publication to its end that was killed on its way; True where every target is in place now.
+
+    `checksums` (by file name) are those of the complete parts. Where a file is neither in place nor a part, nothing is
+    touched.
+    """
+    left = [target for target in targets if not _is(target, checksums[target.name])]
+    if not all(_is(part_of(target), checksums[target.name]) for target in left):
+        return False
+    for target in targets:
+        _kept_part_of(target).unlink(missing_ok=True)
+    if left:
+        publish(left)
+    return True
+
+
+def _is(path: Path, expected: str) -> bool:
+    return path.is_file() and checksum(path) == expected
 
 
 def _keep(target: Path) -> None:

@@ -45,7 +45,7 @@ class SceneOptions:
     sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must
     not be used (clouds, layover, shadow), on any grid; `reference`: the sensor whose grid is the reference; `item`:
     which one of a STAC ItemCollection; `allow_remote`: an item's assets may lie outside its folder; `screen`: leave out
-    pixels that look like a failure of their sensor (see `failure`).
+    pixels that look like a failure of their sensor (see `failure`); `name`: what to call a scene of several files.
     """
 
     sources: Mapping[str, Sequence[Location]] = field(default_factory=dict)
@@ -57,6 +57,7 @@ class SceneOptions:
     item: str | None = None
     allow_remote: bool = False
     screen: bool = False
+    name: str | None = None
 
 
 class Scene:
@@ -197,7 +198,7 @@ def _gather(path: Location | None, options: SceneOptions) -> _Found:
         bands += with_names([band for file in mine for band in file.bands], sensor_name(sensor), options.bands)
     if manifest:
         bands += from_manifest(manifest, files)
-    name = manifest.name if manifest else (path or next(iter(options.sources.values()))[0]).stem
+    name = manifest.name if manifest else options.name or (path or next(iter(options.sources.values()))[0]).stem
     bands, files = with_quality(bands, files)
     files = with_masks({sensor_name(key): paths for key, paths in options.masks.items()}, bands, files)
     scale = {sensor_name(key): value for key, value in options.scale.items()}
@@ -289,13 +290,26 @@ def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, Rast
     )
 
 
-def choose_sensors(scene: Scene, available: Sequence[str]) -> tuple[str, ...]:
-    """The scene's sensors, narrowed to `available` (names or aliases); SceneError for one it has no source for."""
-    names = [sensor_name(name) for name in available]
-    for given, name in zip(available, names, strict=True):
-        if name not in scene.sources:
+def choose_sensors(
+    scene: Scene, available: Sequence[str] | None, require: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The scene's sensors, narrowed to `available` (names or aliases; None: all).
+
+    Raises SceneError for a sensor of `require` (None: of `available`) that the scene has no source for, and where none
+    is left.
+    """
+    flag, strict = ("--available", available or ()) if require is None else ("--require", require)
+    for given in strict:
+        if sensor_name(given) not in scene.sources:
             raise SceneError(
-                f"`--available {given}`: the scene has no such sensor, it has {', '.join(scene.sensors)}",
+                f"`{flag} {given}`: the scene has no such sensor, it has {', '.join(scene.sensors)}",
                 hint=f"mmedge info {scene.files[0]}",
             )
-    return tuple(name for name in scene.sensors if name in names)
+    names = scene.sensors if available is None else [sensor_name(name) for name in available]
+    chosen = tuple(name for name in scene.sensors if name in names)
+    if not chosen:
+        raise SceneError(
+            f"the scene has {', '.join(scene.sensors)}, none of `--available {','.join(names)}`",
+            hint=f"mmedge info {scene.files[0]}",
+        )
+    return chosen

@@ -12,7 +12,6 @@ import openvino as ov
 from mmedge.edge.runtime.session import Feeds
 from mmedge.tile import Data
 
-
 # The first inference of a process sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on
 # the way: two threads at once can wait for each other for ever (2026.4). So it runs alone.
 _first = threading.Lock()

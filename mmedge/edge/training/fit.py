@@ -33,7 +33,7 @@ class FitConfig:
     """
 
     seed: int = 0
-    steps: int = 800
+    steps: int = 600
     draws: int = 2
     windows: int = 6
     world_pixels: int = 64
