@@ -89,15 +89,20 @@ class Handler(BaseHTTPRequestHandler):
         self._log(code, 0)
 
     def _log(self, code: int, sent: int) -> None:
-        print(self.command, self.path, code, self.headers.get("Range", "-"), sent, flush=True)
+        say(self.command, self.path, code, self.headers.get("Range", "-"), sent)
 
     def log_message(self, format: str, *args: object) -> None:
         return None
 
 
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     server = Server(Path(sys.argv[1]))
-    print(server.server_port, flush=True)
+    say(server.server_port)
     server.serve_forever()
 
 

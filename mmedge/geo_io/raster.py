@@ -102,7 +102,8 @@ class RasterBand:
 class RasterFile:
     """What a raster holds. `grid.crs` is empty where the file has no CRS; then `control` may still place it.
 
-    `strip_bytes`: what a row of pixels of a striped file takes unpacked, all bands; 0 for a tiled one.
+    `strip_bytes`: what a row of pixels of a striped file takes unpacked, band by band, or once for all bands where
+    pixels hold them together; () for a tiled one.
 
     The rest is what a product's metadata add: `acquired`, `quality` layers, `convert` (digital numbers to dB, say) and
     `sidecars`, the metadata files that say so.
@@ -113,7 +114,7 @@ class RasterFile:
     grid: Grid
     bands: tuple[RasterBand, ...]
     tags: dict[str, str]
-    strip_bytes: int = 0
+    strip_bytes: tuple[int, ...] = ()
     control: ControlPoints | None = None
     acquired: Acquisition | None = None
     quality: tuple[QualityLayer, ...] = ()
@@ -213,10 +214,13 @@ def _described(path: Location) -> RasterFile:
         )
 
 
-def _strip_bytes(ds: Any) -> int:
+def _strip_bytes(ds: Any) -> tuple[int, ...]:
     """A file narrower than a usual tile is as good as tiled."""
-    striped = ds.width > TILE_PX and all(cols == ds.width and rows < ds.height for rows, cols in ds.block_shapes)
-    return sum(ds.width * pixel_bytes(dtype) for dtype in ds.dtypes) if striped else 0
+    if ds.width <= TILE_PX or any(cols < ds.width or rows >= ds.height for rows, cols in ds.block_shapes):
+        return ()
+    together = ds.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    each = [ds.width * pixel_bytes(dtype) for dtype in ds.dtypes]
+    return (sum(each),) if together else tuple(each)
 
 
 def _no_bands(path: Location, subdatasets: list[str]) -> SceneError:
@@ -288,6 +292,7 @@ class RasterReader:
         self._local = threading.local()
         self._handles: list[Any] = []
         self._lock = threading.Lock()
+        self._known: tuple[list[tuple[Any, ...]], list[int]] | None = None
 
     def read(self, window: Window) -> tuple[Data, Valid]:
         """Scaled values (bands, rows, cols) float32 and valid (rows, cols) of a window inside the file.
@@ -341,25 +346,53 @@ class RasterReader:
         return ds
 
     def _to_units(self, raw: npt.NDArray[Any]) -> Data:
-        data = (np.abs(raw) if raw.dtype.kind == "c" else raw).astype(np.float32)
+        data = (np.abs(raw) if raw.dtype.kind == "c" else raw).astype(np.float32, copy=False)
         if not self._plain:
             data *= self._scale
             data += self._offset
         return data
 
     def _valid(self, ds: Any, raw: npt.NDArray[Any], where: RasterioWindow) -> Valid:
-        valid = np.ones(raw.shape[1:], bool)
-        for index, values, fill in zip(self._indexes, raw, self._fill, strict=True):
-            if values.dtype.kind in "fc":
-                valid &= np.isfinite(values)
-            if values.dtype.kind == "c":
-                valid &= ~saturated(values)
-            for value in fill:
-                valid &= values != value
-            nodata = ds.nodatavals[index - 1]
-            if nodata is not None and not np.isnan(nodata):
-                # Compare in the file's type: -3.4e38 is stored as another double than it is read back as.
-                valid &= values != np.array(nodata).astype(values.dtype)
-            if MaskFlags.per_dataset in ds.mask_flag_enums[index - 1]:
-                valid &= ds.read_masks(index, window=where) != 0
-        return valid
+        nodata, masked = self._marks(ds)
+        usable: list[Valid] = []
+        if raw.dtype.kind == "c":
+            usable += [np.isfinite(values) & ~saturated(values) for values in raw]
+        # Most windows hold nothing invalid, and their extremes say so in half the time. NaN is an extreme of its own.
+        low, high = (raw.min(), raw.max()) if raw.dtype.kind != "c" else (np.nan, np.nan)
+        clean = bool(np.isfinite(low) and np.isfinite(high))
+        if raw.dtype.kind == "f" and not clean:
+            usable += [np.isfinite(values) for values in raw]
+        for values, bad in zip(raw, nodata, strict=True):
+            usable += [values != value for value in bad if not clean or low <= value <= high]
+        usable += [ds.read_masks(index, window=where) != 0 for index in masked]
+        if not usable:
+            return np.ones(raw.shape[1:], bool)
+        for mask in usable[1:]:
+            usable[0] &= mask
+        return usable[0]
+
+    def _marks(self, ds: Any) -> tuple[list[tuple[Any, ...]], list[int]]:
+        """Values that are invalid, band by band, and the bands to read a mask of. Asked once: it takes as long as a
+        read does.
+        """
+        if self._known is None:
+            kinds, nodata = ds.mask_flag_enums, ds.nodatavals
+            masked = [index for index in self._indexes if MaskFlags.per_dataset in kinds[index - 1]]
+            bad = [
+                (*fill, *_nodata(nodata[index - 1], ds.dtypes[index - 1]))
+                for index, fill in zip(self._indexes, self._fill, strict=True)
+            ]
+            self._known = bad, masked[:1]  # a mask of the data set is that of each of its bands
+        return self._known
+
+
+def _nodata(value: float | None, dtype: str) -> tuple[Any, ...]:
+    """In the file's type: -3.4e38 is stored as another double than it is read back as. NaN is never finite anyway, and
+    what the type cannot hold, such as -9999 in bytes, is no value of any pixel.
+    """
+    kind = np.dtype("complex64" if dtype == "complex_int16" else dtype)
+    if value is None or np.isnan(value):
+        return ()
+    if kind.kind in "iu" and not (np.iinfo(kind).min <= value <= np.iinfo(kind).max and value == int(value)):
+        return ()
+    return (np.array(value).astype(kind),)

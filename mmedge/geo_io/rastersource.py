@@ -72,7 +72,7 @@ class RasterSource:
             acquired=acquired,
             assumptions=tuple(sorted(assumptions | _placed(used))),
             grids=tuple(dict.fromkeys(ground_grid(file) for file in used)),
-            strip_bytes=round(sum(file.strip_bytes * gsd_m(reference) / gsd_m(ground_grid(file)) for file in used)),
+            strip_bytes=sum(_strip_bytes(file, bands, reference) for file in used),
         )
 
     def read(self, window: Window) -> tuple[Data, Valid]:
@@ -140,9 +140,16 @@ def _group(
     """One file's part of a source: which of its channels, the reader to close, the reader on the reference grid."""
     where = [i for i, band in enumerate(bands) if band.path == file.path]
     mine = tuple(bands[i] for i in where)
-    reader = RasterReader(file.path, mine, convert, striped=file.strip_bytes > 0)
+    reader = RasterReader(file.path, mine, convert, striped=bool(file.strip_bytes))
     categorical = unit == "raw" and any(bands[i].categorical for i in where)
     return where, reader, _aligned(reader, file, reference, unit, categorical=categorical)
+
+
+def _strip_bytes(file: RasterFile, bands: list[RasterBand], reference: Grid) -> int:
+    """What the strips of a file take, unpacked, for one row of the reference grid."""
+    used = {0 if len(file.strip_bytes) == 1 else band.index - 1 for band in bands if band.path == file.path}
+    rows = gsd_m(reference) / gsd_m(ground_grid(file))
+    return round(sum(file.strip_bytes[i] for i in used) * rows) if file.strip_bytes else 0
 
 
 def _aligned(

@@ -16,7 +16,8 @@ class SourceInfo:
     """Facts about a source, for `info`, warnings and the run record.
 
     `assumptions` are said in so many words (such as a missing scale tag); `acquired` None: unknown; `grids`: those of
-    its files, where it has files on grids; `strip_bytes`: what one row of pixels of its striped files takes unpacked.
+    its files, where it has files on grids; `strip_bytes`: what the strips of its files
+    take, unpacked, for a row of the reference grid.
     """
 
     files: tuple[Location, ...]

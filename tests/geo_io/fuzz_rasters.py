@@ -42,7 +42,7 @@ def outcome(path: Path) -> str:
     """`read` or the name of our error; everything else is raised."""
     try:
         file = inspect_raster(path)
-        reader = RasterReader(file.path, file.bands[:4], striped=file.strip_bytes > 0)
+        reader = RasterReader(file.path, file.bands[:4], striped=bool(file.strip_bytes))
         try:
             for row, col in {(0, 0), (file.grid.rows // 2, file.grid.cols // 2)}:
                 window = Window(row, col, 300, 300).intersect(file.grid.window)
@@ -69,7 +69,7 @@ def main() -> None:
             path = folder / f"{seed}_{file.name}"
             path.write_bytes(copy)
             start = time.monotonic()
-            print(outcome(path), file.name, kind, seed, flush=True)
+            sys.stdout.write(f"{outcome(path)} {file.name} {kind} {seed}\n")
             if time.monotonic() - start > SLOWEST_S:
                 raise TimeoutError(f"{path} took {time.monotonic() - start:.0f} s")
             os.unlink(path)
