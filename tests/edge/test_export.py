@@ -128,6 +128,6 @@ def test_the_frozen_backbone_ships_as_published(eager: MaMOL) -> None:
 
     place = eager.stems["sar"].get_buffer("place_S1")
     mean = sincos(16, rows).mean(0)  # every token takes the mean place
-    torch.testing.assert_close(place[..., 112:], mean.expand(8, 8, 16), atol=1e-6, rtol=0)
-    torch.testing.assert_close(place[0, :, 96:112], sincos(16, rows), atol=1e-6, rtol=0)
+    for quarter in (place[..., 96:112], place[..., 112:]):
+        torch.testing.assert_close(quarter, mean.expand(8, 8, 16), atol=1e-6, rtol=0)
     torch.testing.assert_close(place[0, 0, 64:96], Galileo().month_embed.weight[6], atol=1e-6, rtol=0)
