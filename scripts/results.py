@@ -136,8 +136,8 @@ labels are themselves a model product (and about a third of Brazil's "water" is 
 land-cover model from these data.
 
 Made by `python scripts/results.py` from `default_model_rows.json`, which `python scripts/score_default.py --data
-../shared/data` fills (seeds as far as they were run; networks {" and ".join(map(str, steps)) or "-"} steps on one CPU thread,
-checkpoint chosen on validation blocks), and from the bundle's own scores (`scripts/train_default.py`, seed 0).
+../shared/data` fills (seeds as far as they were run; networks {" and ".join(map(str, steps)) or "-"} steps on one CPU
+thread, checkpoint chosen on validation blocks), and from the bundle's own scores (`scripts/train_default.py`, seed 0).
 Training, validation and test blocks are disjoint squares of 56 px; the snow scene is left out. O optical, S radar, D
 elevation.
 
@@ -179,7 +179,8 @@ could get one from these data. On the test blocks of the example scene, which no
 {chile(rows)}
 
 Mean ± standard deviation over {seeds(rows)} seeds. On this scene boosted trees are better than the networks, and radar
-alone is worse than naming the largest class everywhere: what is shown here is the path, not a land-cover product. All availabilities, mIoU, leave-one-scene-out and world-wide pixels are in
+alone is worse than naming the largest class everywhere: what is shown here is the path, not a land-cover product. All
+availabilities, mIoU, leave-one-scene-out (mostly still open) and world-wide pixels are in
 [docs/results/default_model.md](docs/results/default_model.md); `mmedge info mamol-terra` prints the shipped weights'
 own.
 {END}"""
