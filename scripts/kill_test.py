@@ -153,6 +153,7 @@ def strike(trial: Trial, process: subprocess.Popen[bytes]) -> None:
             continue
     trial.kills[choice] += 1
     process.wait()
+    print(f"round {trial.rounds}, kill {trial.kills.total()}: {choice}", file=sys.stderr, flush=True)
 
 
 def await_moment(trial: Trial, process: subprocess.Popen[bytes], length_s: float) -> int | None:
