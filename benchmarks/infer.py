@@ -28,7 +28,8 @@ from rasterio.windows import Window as RasterioWindow
 from benchmarks.machine import machine
 from mmedge.bundle import open_bundle
 from mmedge.edge.infer import infer
-from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines
 from mmedge.edge.windows import Batch, batches
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.scene import open_scene
@@ -83,9 +84,7 @@ def mirrored(target: Path, side: int) -> Path:
 def bare_session(scene_path: Path, model: str, *, threads: int, batch: int, precision: str) -> tuple[Seconds, int]:
     """Time for all windows of the scene through the sessions alone, and how many windows those are."""
     bundle = open_bundle(model)
-    engines = Engines(
-        bundle, open_runtime("auto", precision=precision, threads=threads), precision=precision, batch=batch
-    )
+    engines = Engines(bundle, open_runtime("openvino", precision=precision, threads=threads)[0], batch=batch)
     some: list[Batch] = []
     with open_scene(scene_path, bundle.modalities) as scene:
         lattice, pixel_m = Lattice.of(bundle.tiling, scene.grid), gsd_m(scene.grid)

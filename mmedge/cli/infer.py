@@ -31,6 +31,7 @@ def run(
     when: Annotated[str | None, typer.Option("--datetime", help="When the scene was acquired (ISO 8601).")] = None,
     model: o.Model = "mamol-terra",
     backend: o.Backend = "auto",
+    strict_device: o.StrictDevice = False,
     precision: o.Precision = "fp32",
     threads: o.Threads = 0,
     batch: Annotated[int, typer.Option(min=1, help="Windows a batch; the map does not depend on it.")] = 8,
@@ -66,6 +67,7 @@ def run(
         datetime=when,
         model=model,
         backend=backend,
+        strict_device=strict_device,
         precision=precision,
         threads=threads,
         batch=batch,
@@ -77,7 +79,7 @@ def run(
         console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
         return 0
     with console.progress("mapping") as progress:
-        record = map_scene(request, warn=console.warn, progress=progress.update)
+        record = map_scene(request, warn=console.warn, detail=console.detail, progress=progress.update)
     for note in record.notes:
         console.note(f"note: {note}")
     console.note(record.summary())

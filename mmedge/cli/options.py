@@ -61,7 +61,10 @@ Output = Annotated[
 Model = Annotated[
     str, typer.Option("-m", "--model", envvar="MMEDGE_MODEL", help="A built-in model, or a bundle folder.")
 ]
-Backend = Annotated[str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto or openvino.")]
+Backend = Annotated[
+    str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto, openvino, onnxruntime or eager.")
+]
+StrictDevice = Annotated[bool, typer.Option("--strict-device", help="Fail rather than leave a GPU unused.")]
 Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16 or int8.")]
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")

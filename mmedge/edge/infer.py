@@ -18,7 +18,8 @@ from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
 from mmedge.edge.device import threads_available
 from mmedge.edge.predict import MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
-from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines
 from mmedge.edge.strips import Strips
 from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
@@ -61,6 +62,7 @@ class Request:
     datetime: str | None = None
     model: str | Path = DEFAULT
     backend: str = "auto"
+    strict_device: bool = False
     precision: str = "fp32"
     threads: int = 0
     batch: int = 8
@@ -91,11 +93,19 @@ def infer(scene: str | Location | None, output: str | Path | None = None, **wish
     return run(Request(scene=path, output=target, **wishes), warn=lambda text: warnings.warn(text, stacklevel=3))
 
 
-def open_engines(request: Request, bundle: Bundle) -> Engines:
-    """The model of a request, ready for any number of its scenes."""
+def open_engines(request: Request, bundle: Bundle, *, warn: Warn = _silent, detail: Warn = _silent) -> Engines:
+    """The model of a request, ready for any number of its scenes. Says which backend `auto` took and why."""
     threads = request.threads or threads_available()
-    runtime = open_runtime(request.backend, precision=_precision(request, bundle), threads=threads)
-    return Engines(bundle, runtime, precision=request.precision, batch=request.batch)
+    runtime, choice = open_runtime(
+        request.backend,
+        precision=_precision(request, bundle),
+        threads=threads,
+        strict_device=request.strict_device,
+    )
+    if request.backend == "auto":
+        say = warn if choice.fallback else detail
+        say(f"backend {choice.backend}: {choice.why}")
+    return Engines(bundle, runtime, batch=request.batch)
 
 
 def run(
@@ -105,6 +115,7 @@ def run(
     strips: Strips | None = None,
     commit: Commit = _silent,
     warn: Warn = _silent,
+    detail: Warn = _silent,
     progress: Progress = _silent,
 ) -> RunRecord:
     """Map a scene: writes the files of `plan_outputs`, all or none, and returns what was done.
@@ -117,7 +128,7 @@ def run(
     bundle = engines.bundle if engines else open_bundle(request.model)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), _open(request, bundle, warn) as scene:
         job = _plan(request, scene)
-        engines = engines or open_engines(request, bundle)
+        engines = engines or open_engines(request, bundle, warn=warn, detail=detail)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             hashes = pool.submit(_inputs, scene)
             plan = _cut(request, engines, job.region, scene)
