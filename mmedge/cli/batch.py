@@ -82,6 +82,7 @@ def run(
     date now (--json: a line for each scene); exit code 1 where a scene failed.
     """
     from mmedge.bundle import open_bundle
+    from mmedge.cli.table import batch_table
     from mmedge.edge.batch import run_batch
     from mmedge.edge.infer import Request
     from mmedge.edge.orders import BatchOptions, plan_batch
@@ -118,7 +119,7 @@ def run(
         console.note(f"note: {len(found.ignored)} files fit no pattern, such as {found.ignored[0].name}")
     if dry_run:
         return _say_plan(plan_batch(found.works, out, template, options), console, as_json=as_json)
-    with console.batch_table(sum(work.id in options.shard for work in found.works)) as table:
+    with batch_table(console, sum(work.id in options.shard for work in found.works)) as table:
 
         def report(result: Result) -> None:
             table.finished(result)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmedge.geo_io.crs import full_turn, same_crs
 from mmedge.geo_io.places import Lattice, PlaceMap, reduction
-from mmedge.geo_io.raster import RasterReader
+from mmedge.geo_io.rasterreader import RasterReader
 from mmedge.grid import Grid, Window
 from mmedge.modality import Unit
 from mmedge.tile import Data, Valid

@@ -10,8 +10,9 @@ from mmedge.errors import UsageError
 from mmedge.geo_io import landsat, sentinel1, sentinel2
 from mmedge.geo_io.bands import band_name
 from mmedge.geo_io.location import Location
-from mmedge.geo_io.quality import FLAGGED, NAMED_RULES, QualityLayer
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.quality import FLAGGED, NAMED_RULES
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import QualityLayer, RasterBand, RasterFile
 
 PRODUCTS = (sentinel2.read_product, sentinel1.read_product, landsat.read_product)
 

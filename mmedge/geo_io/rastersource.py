@@ -15,8 +15,9 @@ from mmedge.geo_io.gcp import control_grid
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.location import Location
 from mmedge.geo_io.optical import check_reflectance, may_hold_offset, reflectance
-from mmedge.geo_io.quality import QualityLayer, Rule
-from mmedge.geo_io.raster import Convert, RasterBand, RasterFile, RasterReader, ground_grid
+from mmedge.geo_io.quality import Rule
+from mmedge.geo_io.rasterfile import Convert, QualityLayer, RasterBand, RasterFile, ground_grid
+from mmedge.geo_io.rasterreader import RasterReader
 from mmedge.geo_io.sar import Backscatter, check_backscatter, check_calibrated, to_db
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Grid, Window

@@ -23,7 +23,7 @@ from mmedge.geo_io.lidar import LidarSource
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.manifest import read_manifest
 from mmedge.geo_io.matching import describe, from_manifest, listed, match, modalities_of, with_names
-from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid
+from mmedge.geo_io.rasterfile import RasterBand, RasterFile, ground_grid
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
 from mmedge.grid import Grid, Window

@@ -19,7 +19,8 @@ from rasterio.crs import CRS
 from mmedge.errors import SceneError
 from mmedge.geo_io.acquired import parse_acquisition
 from mmedge.geo_io.gcp import ControlPoints
-from mmedge.geo_io.raster import RasterFile, inspect_raster
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import RasterFile
 from mmedge.geo_io.sar import to_db
 from mmedge.geo_io.xmlfile import number_of, numbers_of, read_xml, text_of
 from mmedge.grid import Window

@@ -15,8 +15,9 @@ from xml.etree.ElementTree import Element
 from mmedge.errors import SceneError
 from mmedge.geo_io.acquired import Acquisition, parse_acquisition
 from mmedge.geo_io.bands import band_name
-from mmedge.geo_io.quality import FLAGGED, MSK_CLASSI_LAYERS, MSK_QUALIT_LAYERS, SCL, QualityLayer
-from mmedge.geo_io.raster import RasterFile, inspect_raster
+from mmedge.geo_io.quality import FLAGGED, MSK_CLASSI_LAYERS, MSK_QUALIT_LAYERS, SCL
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import QualityLayer, RasterFile
 from mmedge.geo_io.xmlfile import number_of, read_xml, text_of
 
 METADATA = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
