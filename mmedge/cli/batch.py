@@ -49,6 +49,7 @@ def run(
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
@@ -93,7 +94,7 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     template = Request(
         scene=None,
-        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen),
+        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen, speckle),
         available=tuple(o.commas(available)) or None,
         require=tuple(o.commas(require)),
         bbox=o.bounds(bbox),

@@ -35,8 +35,9 @@ def with_quality(
     named = [band for band in bands if band.sensor == "optical" and band_name(band.name or "") in NAMED_RULES]
     kept = [band for band in bands if band not in named]
     layers = tuple(
-        QualityLayer(file=files[str(band.path)], index=band.index, rule=NAMED_RULES[band_name(band.name or "")])
+        QualityLayer(file=files[str(band.path)], index=band.index, rule=NAMED_RULES[name], name=name)
         for band in named
+        if (name := band_name(band.name or ""))
     )
     optical = {str(band.path) for band in kept if band.sensor == "optical"}
     judged = {
@@ -67,4 +68,4 @@ def _mask(path: Location, sensor: str) -> QualityLayer:
     file = inspect_raster(path)
     if len(file.bands) != 1:
         raise UsageError(f"`{path}` holds {len(file.bands)} bands, a mask has one", hint="gdal_translate -b 1 IN OUT")
-    return QualityLayer(file=file, index=file.bands[0].index, rule=FLAGGED, sensor=sensor)
+    return QualityLayer(file=file, index=file.bands[0].index, rule=FLAGGED, name="mask", sensor=sensor)

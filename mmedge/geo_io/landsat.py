@@ -190,7 +190,7 @@ def _quality(band: _Band) -> list[QualityLayer]:
         offers = (band.path.with_name(f"{band.product}_{layer}.{suffix}") for suffix in ("TIF", "tif", "tiff"))
         path = next((path for path in offers if path.is_file()), None)
         if path:
-            found.append(QualityLayer(file=inspect_raster(path), index=1, rule=rule))
+            found.append(QualityLayer(file=inspect_raster(path), index=1, rule=rule, name=layer))
     return found
 
 

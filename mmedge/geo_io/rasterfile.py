@@ -84,11 +84,15 @@ class RasterFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityLayer:
-    """One band of a raster that says which pixels of `sensor` are usable. Its own nodata value means nothing."""
+    """One band of a raster that says which pixels of `sensor` are usable. Its own nodata value means nothing.
+
+    `name` is the layer's in its product (SCL, QA_PIXEL ...), or `mask` for a user's.
+    """
 
     file: RasterFile
     index: int
     rule: Rule
+    name: str
     sensor: str = "optical"
 
 
