@@ -49,6 +49,7 @@ def run(
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
@@ -83,6 +84,7 @@ def run(
     date now (--json: a line for each scene); exit code 1 where a scene failed.
     """
     from mmedge.bundle import open_bundle
+    from mmedge.cli.table import batch_table
     from mmedge.edge.batch import run_batch
     from mmedge.edge.infer import Request
     from mmedge.edge.orders import BatchOptions, plan_batch
@@ -93,7 +95,7 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     template = Request(
         scene=None,
-        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen),
+        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen, speckle),
         available=tuple(o.commas(available)) or None,
         require=tuple(o.commas(require)),
         bbox=o.bounds(bbox),
@@ -120,7 +122,7 @@ def run(
         console.note(f"note: {len(found.ignored)} files fit no pattern, such as {found.ignored[0].name}")
     if dry_run:
         return _say_plan(plan_batch(found.works, out, template, options), console, as_json=as_json)
-    with console.batch_table(sum(work.id in options.shard for work in found.works)) as table:
+    with batch_table(console, sum(work.id in options.shard for work in found.works)) as table:
 
         def report(result: Result) -> None:
             table.finished(result)

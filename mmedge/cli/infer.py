@@ -25,6 +25,7 @@ def run(
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
@@ -58,7 +59,7 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     request = Request(
         scene=o.place(scene),
-        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask, screen),
+        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask, screen, speckle),
         available=tuple(o.commas(available)) or None,
         output=output,
         bbox=o.bounds(bbox),
@@ -80,7 +81,7 @@ def run(
         return 0
     with console.progress("mapping") as progress:
         record = map_scene(request, warn=console.warn, detail=console.detail, progress=progress.update)
-    for note in record.notes:
+    for note in record.provenance.assumptions:
         console.note(f"note: {note}")
     console.note(record.summary())
     console.detail(record.timing())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from mmedge.errors import UsageError
 if TYPE_CHECKING:
     from mmedge.geo_io.location import Location
     from mmedge.geo_io.scene import SceneOptions
+    from mmedge.geo_io.speckle import Speckle as SpeckleFilter
 
 OptionalPath = Path | None
 Scene = Annotated[
@@ -76,6 +78,10 @@ Mask = Annotated[
 Screen = Annotated[
     bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
 ]
+Speckle = Annotated[
+    str | None,
+    typer.Option("--speckle", metavar="lee[,SIZE[,LOOKS]]", help="Filter radar speckle over SIZE x SIZE pixels (5)."),
+]
 Bbox = Annotated[str | None, typer.Option("--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")]
 Aoi = Annotated[OptionalPath, typer.Option("--aoi", help="Polygons to map, in any CRS.")]
 Probs = Annotated[bool, typer.Option("--probs", help="Class probabilities too.")]
@@ -122,6 +128,7 @@ def scene_options(
     allow_remote: bool = False,
     mask: list[str] | None = None,
     screen: bool = False,
+    speckle: str | None = None,
 ) -> SceneOptions:
     """What the flags say about a scene."""
     from mmedge.geo_io.location import locate
@@ -137,6 +144,7 @@ def scene_options(
         allow_remote=allow_remote,
         masks={k: [locate(p) for p in paths] for k, paths in assignments("--mask", mask).items()},
         screen=screen,
+        speckle=_speckle(speckle) if speckle else None,
     )
 
 
@@ -148,6 +156,16 @@ def _scale(sensor: str, given: list[str]) -> tuple[float, float]:
             f"`--scale {sensor}={','.join(given)}` is not SCALE[,OFFSET]", hint="--scale optical=1e-4"
         ) from None
     return scale, offset
+
+
+def _speckle(text: str) -> SpeckleFilter:
+    from mmedge.geo_io.speckle import Speckle
+
+    match = re.fullmatch(r"lee(?:,(\d+)(?:,(\d+(?:\.\d+)?))?)?", text)
+    if not match:
+        raise UsageError(f"`--speckle {text}` is not lee[,SIZE[,LOOKS]]", hint="--speckle lee, or lee,7,4.4")
+    size, looks = match.groups()
+    return Speckle(size=int(size or 5), looks=float(looks) if looks else None)
 
 
 def bounds(text: str | None) -> tuple[float, float, float, float] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -257,7 +258,7 @@ def _map(
         grid, job.outputs, legend=bundle.classes, order=bundle.order, nodata=bundle.nodata, overwrite=request.overwrite
     )
     with writer, closing(tiles):  # reading ends before the scene is closed, also where writing fails
-        done = 0
+        done, lost = 0, {name: Counter[str]() for name in scene.sources}
         for tile in tiles:
             began = time.perf_counter()
             where = Window(tile.window.row - region.row, tile.window.col - region.col, *tile.window.shape)
@@ -266,16 +267,12 @@ def _map(
             seconds["compute"] += tile.seconds[1]
             seconds["write"] += time.perf_counter() - began
             done += tile.classes.size
+            for name, causes in tile.lost.items():
+                lost[name].update(causes)
             progress(done, region.height * region.width)
         began = time.perf_counter()
-        provenance = Provenance(
-            bundle=bundle.name,
-            bundle_sha256=bundle.sha256,
-            backend=engines.runtime.name,
-            precision=request.precision,
-            available=Availability.of(scene.sensors, bundle.order),
-            inputs=hashes.result(),
-        )
+        shares = {name: {cause: round(n / done, 6) for cause, n in sorted(c.items())} for name, c in lost.items()}
+        provenance = _provenance(request, scene, engines, hashes.result(), shares)
         writer.tag(provenance.tags())
         counts = writer.finish()
         _check_mapped(counts, scene)
@@ -288,7 +285,6 @@ def _map(
             provenance=provenance,
             device=engines.runtime.device,
             threads=request.threads or threads_available(),
-            notes=scene.assumptions,
             seconds=seconds,
         )
         _dress(record, grid, job)
@@ -298,6 +294,26 @@ def _map(
     for sensor in record.unused():
         warn(f"`{sensor}` is in the scene but valid nowhere: the map was made without it")
     return record
+
+
+def _provenance(
+    request: Request,
+    scene: Scene,
+    engines: Engines,
+    inputs: tuple[InputFile, ...],
+    lost: Mapping[str, Mapping[str, float]],
+) -> Provenance:
+    return Provenance(
+        bundle=engines.bundle.name,
+        bundle_sha256=engines.bundle.sha256,
+        backend=engines.runtime.name,
+        precision=request.precision,
+        available=Availability.of(scene.sensors, engines.bundle.order),
+        inputs=inputs,
+        assumptions=scene.assumptions,
+        acquired={name: str(s.info.acquired) for name, s in scene.sources.items() if s.info.acquired},
+        lost=lost,
+    )
 
 
 def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Plan:

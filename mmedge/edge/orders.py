@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmedge.edge.journal import Journal
 from mmedge.edge.worklist import Shard, Work, without_maps
 from mmedge.errors import MMEdgeError, UsageError
 from mmedge.geo_io.bands import sensor_name
+from mmedge.geo_io.location import Location
 from mmedge.geo_io.outputs import plan_outputs, refuse_existing
 
 # About 10 s of work on two cores, and 12 MB of strips.
@@ -67,8 +68,17 @@ def share_threads(template: Request, options: BatchOptions) -> Request:
 def request_for(work: Work, out: Path, template: Request) -> Request:
     """The request of one scene."""
     scene = {"sources": work.sources, "name": work.id} if work.sources else {"item": work.item}
-    output = out / f"{work.id}_map.tif"
-    return replace(template, scene=work.scene, output=output, options=replace(template.options, **scene))
+    options = replace(template.options, masks=_masks(work, template.options.masks), **scene)
+    return replace(template, scene=work.scene, output=out / f"{work.id}_map.tif", options=options)
+
+
+def _masks(work: Work, masks: Mapping[str, Sequence[Location]]) -> dict[str, list[Location]]:
+    """The masks of the sensors that a scene has; `{id}` in a path is the scene's."""
+    mine = {sensor: paths for sensor, paths in masks.items() if not work.sources or sensor in work.sources}
+    return {
+        sensor: [Path(str(p).replace("{id}", work.id)) if isinstance(p, Path) else p for p in paths]
+        for sensor, paths in mine.items()
+    }
 
 
 def plan_batch(works: Sequence[Work], out: Path, template: Request, options: BatchOptions) -> list[dict[str, Any]]:
