@@ -1,4 +1,4 @@
-"""What a trained network is worth: test blocks, single pixels of held-out cells, holes, a shifted lattice. One dict, ready for JSON."""
+"""What a trained network is worth: test blocks, single pixels, holes, a shifted lattice. One dict, ready for JSON."""
 
 from __future__ import annotations
 
