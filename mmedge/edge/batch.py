@@ -27,7 +27,8 @@ from mmedge.edge.summary import Result, Summary
 from mmedge.edge.worker import Advanced, Done, Failed, Message, Prepared, Task
 from mmedge.edge.worklist import Work, find_work, without_maps
 from mmedge.errors import MMEdgeError
-from mmedge.geo_io.outputs import finish_publication, plan_outputs, refuse_existing, remove_parts
+from mmedge.geo_io.outputs import plan_outputs, refuse_existing
+from mmedge.geo_io.publication import finish_publication, remove_parts
 
 POLL_S = 0.25
 

@@ -28,6 +28,7 @@ from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.mapwriter import MapCounts, MapWriter
 from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, refuse_existing
+from mmedge.geo_io.publication import finish_killed
 from mmedge.geo_io.quicklook import write_quicklook
 from mmedge.geo_io.raster import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
@@ -128,6 +129,7 @@ def run(
     start = time.perf_counter()
     bundle = engines.bundle if engines else open_bundle(request.model)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), _open(request, bundle, warn) as scene:
+        finish_killed(_outputs(request, scene))
         job = _plan(request, scene)
         engines = engines or open_engines(request, bundle, warn=warn, detail=detail)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
@@ -179,7 +181,7 @@ def _open(request: Request, bundle: Bundle, warn: Warn) -> Scene:
 
 def _plan(request: Request, scene: Scene) -> _Job:
     """Outputs and region, checked before any work starts."""
-    outputs = plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
+    outputs = _outputs(request, scene)
     refuse_existing(
         outputs, overwrite=request.overwrite, inputs=[file for file in scene.files if isinstance(file, Path)]
     )
@@ -192,6 +194,10 @@ def _plan(request: Request, scene: Scene) -> _Job:
     shapes = read_aoi(request.aoi, scene.grid)
     region = region.intersect(aoi_window(shapes, scene.grid))
     return _Job(outputs, region, lambda window: aoi_mask(shapes, scene.grid, window), when)
+
+
+def _outputs(request: Request, scene: Scene) -> Outputs:
+    return plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
 
 
 def _precision(request: Request, bundle: Bundle) -> str:

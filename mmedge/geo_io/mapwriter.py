@@ -22,8 +22,9 @@ from rasterio.windows import Window as RasterioWindow
 
 from mmedge.bundle import LandClass
 from mmedge.errors import OutputError
-from mmedge.geo_io.outputs import Outputs, publish, refuse_existing, remove_parts
+from mmedge.geo_io.outputs import Outputs, refuse_existing
 from mmedge.geo_io.products import CACHE_BYTES, SENSORS_NODATA, Product, compress, create_raw, plan_layers
+from mmedge.geo_io.publication import claimed, publish
 from mmedge.grid import Grid, Window
 
 UInt8 = npt.NDArray[np.uint8]
@@ -96,9 +97,10 @@ class MapWriter:
 
     def __enter__(self) -> MapWriter:
         refuse_existing(self._outputs, overwrite=self._overwrite)
-        remove_parts(self._outputs)
-        self._check_space()
         try:
+            with _disk_errors(self._outputs.map):
+                self._stack.enter_context(claimed(self._outputs))
+            self._check_space()
             self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
             for product, layer in self._layers.items():
                 with _disk_errors(layer.path):
@@ -197,11 +199,8 @@ class MapWriter:
 
     def _discard(self) -> None:
         """Close and remove what is left of the parts; nothing is left after a publication."""
-        try:
-            self._stack.close()
-        finally:
-            self._open.clear()
-            remove_parts(self._outputs)
+        self._open.clear()
+        self._stack.close()
 
 
 @contextmanager
