@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from mmedge.edge.models.baselines import ModalityDropout
+from mmedge.edge.models.dymo import DyMo, DyMoConfig
 from mmedge.edge.models.encoders import Encoder
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.mars import Mars, MarsConfig
@@ -76,4 +77,19 @@ def _mars(recipe: Recipe) -> Network:
     return Mars(_encoder(recipe), recipe["classes"], recipe["task"], MarsConfig(**recipe["options"]))
 
 
-METHODS: Mapping[str, Callable[[Recipe], Network]] = {"mamol": _mamol, "mars": _mars, "dropout": _dropout}
+def _dymo(recipe: Recipe, **fixed: Any) -> Network:
+    encoder = _encoder(recipe, decode=recipe["task"] == "map")
+    return DyMo(encoder, recipe["classes"], recipe["task"], DyMoConfig(**recipe["options"], **fixed))
+
+
+def _impute_all(recipe: Recipe) -> Network:
+    return _dymo(recipe, accept="all")
+
+
+METHODS: Mapping[str, Callable[[Recipe], Network]] = {
+    "mamol": _mamol,
+    "mars": _mars,
+    "dymo": _dymo,
+    "dropout": _dropout,
+    "impute-all": _impute_all,
+}

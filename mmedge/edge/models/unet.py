@@ -72,9 +72,9 @@ class UNet(Encoder):
         self.channels, self.widths, self.width = dict(channels), tuple(widths), width
         self.strides = tuple(2**i for i in range(len(widths)))
         self.towers = nn.ModuleDict({m: Tower(m, c, widths, kernel) for m, c in channels.items()})
+        self.join = joins(channels, self.widths if decode else self.widths[-1:])
         if not decode:
             return
-        self.join = joins(channels, self.widths)
         self.trunk = nn.ModuleList(ConvBlock(widths[-1], 4, kernel) for _ in range(depth))
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths, widths[1:], strict=False))
         self.blocks = nn.ModuleList(ConvBlock(w, 2, kernel) for w in widths[1:-1])

@@ -40,22 +40,23 @@ class ViT(Encoder):
     ) -> None:
         super().__init__()
         self.channels, self.width = dict(channels), width
-        self.strides, self.widths = (1, patch), (fine, tokens)
+        self.strides, self.widths = ((1, patch), (fine, tokens)) if decode else ((patch,), (tokens,))
         self.intake = nn.ModuleDict({m: Intake(m, c) for m, c in channels.items()})
         self.patch = nn.ModuleDict({m: nn.Conv2d(c + 1, tokens, patch, patch) for m, c in channels.items()})
         self.place = nn.Conv2d(tokens, tokens, 3, padding=1, groups=tokens)
         self.blocks = nn.ModuleList(Block(tokens) for _ in range(depth))
         self.norm = nn.LayerNorm(tokens)
-        self.fine = nn.ModuleDict({m: nn.Conv2d(c + 1, fine, 3, padding=1) for m, c in channels.items()})
+        self.join = joins(channels, self.widths)
+        self.fine = nn.ModuleDict()
         if not decode:
             return
-        self.join = joins(channels, self.widths)
+        self.fine.update({m: nn.Conv2d(c + 1, fine, 3, padding=1) for m, c in channels.items()})
         self.fused = nn.ModuleList(Block(tokens) for _ in range(depth_fused))
         self.context = nn.Linear(tokens, fine)
         self.out = nn.Conv2d(fine, width, 3, padding=1)
 
     def sites(self) -> dict[str, Site]:
-        (_, width), (_, stride) = self.widths, self.strides
+        width, stride = self.widths[-1], self.strides[-1]
         sites = {f"{m}.{i}": Site(width, stride, m) for m in self.sensors for i in range(len(self.blocks))}
         return sites | {f"fused.{i}": Site(width, stride, None) for i in range(len(self.fused))}
 
@@ -64,7 +65,7 @@ class ViT(Encoder):
         tokens = self.patch[sensor](x)
         tokens = _layers(self.blocks, sensor, tokens + self.place(tokens), seen, beside)
         tokens = self.norm(tokens.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return [F.gelu(self.fine[sensor](x)), tokens]
+        return [F.gelu(self.fine[sensor](x)), tokens] if self.fine else [tokens]
 
     def spread(self, coarse: Tensor, features: Mapping[str, Features], beside: Beside | None = None) -> Tensor:
         x = _layers(self.fused, "fused", coarse, any_seen(features, -1), beside)
