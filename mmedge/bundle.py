@@ -46,6 +46,7 @@ class Tiling:
     `convolutional`: any window will do whose halo is at least `halo_px` (half the receptive field, measured at export)
     and whose origin lies on multiples of `align_px` (the network's stride).
     A token is `token_px` pixels wide (1 for convolutional networks): availability is decided for each token.
+    `resizable`: any other window will do too that is a multiple of `align_px`.
     """
 
     kind: Literal["attention", "convolutional"]
@@ -53,6 +54,7 @@ class Tiling:
     halo_px: int
     align_px: int
     token_px: int
+    resizable: bool = False
 
     @property
     def stride_px(self) -> int:
@@ -86,6 +88,11 @@ class Bundle:
 
     def modality(self, name: str) -> Modality:
         return self.modalities[self.order.index(name)]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether windows whose tokens see different sensors have graphs of their own; else the plain ones serve."""
+        return any(".mixed." in href for href in self._hrefs())
 
     def precisions(self) -> tuple[str, ...]:
         """Precisions for which graphs are stored."""

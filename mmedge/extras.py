@@ -13,6 +13,7 @@ EXTRA = {
     "scipy": "train",
     "safetensors": "train",
     "onnx": "export",
+    "yaml": "export",
     "onnxruntime": "onnxruntime",
     "tensorrt": "tensorrt",
     "torch_tensorrt": "torch-tensorrt",

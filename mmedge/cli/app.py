@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from mmedge import __version__
-from mmedge.cli import batch, doctor, infer, info, simulate_failure, stack
+from mmedge.cli import batch, bundle, doctor, infer, info, simulate_failure, stack
 from mmedge.errors import MMEdgeError
 
 BUG = 70
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 for verb in (infer, batch, stack, info, simulate_failure, doctor):
     app.command(verb.NAME)(verb.run)
+app.add_typer(bundle.group, name=bundle.NAME)
 
 
 def _version(shown: bool) -> None:

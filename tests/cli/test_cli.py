@@ -52,6 +52,12 @@ def test_every_verb_has_help_an_example_and_a_docs_page(verb: str, capsys: pytes
     assert (Path(__file__).parents[2] / "docs" / "cli" / f"{verb}.md").is_file()
 
 
+def test_bundle_create_has_help_an_example_and_a_docs_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bundle", "create", "--help"]) == 0
+    assert "Example: mmedge bundle create" in capsys.readouterr().out
+    assert (Path(__file__).parents[2] / "docs" / "cli" / "bundle.md").is_file()
+
+
 def test_infer_writes_the_map_here_and_prints_its_name(
     chile: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
