@@ -73,6 +73,14 @@ Mask = Annotated[
 Screen = Annotated[
     bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
 ]
+Labels = Annotated[
+    OptionalPath,
+    typer.Option("--labels", help="Reference classes: a raster, or polygons or points.", show_default=False),
+]
+Field = Annotated[
+    str | None,
+    typer.Option("--field", help="The attribute of a vector file that holds the class.", show_default=False),
+]
 Bbox = Annotated[str | None, typer.Option("--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")]
 Aoi = Annotated[OptionalPath, typer.Option("--aoi", help="Polygons to map, in any CRS.")]
 Probs = Annotated[bool, typer.Option("--probs", help="Class probabilities too.")]
