@@ -23,43 +23,55 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmedge.bundle import graph_href
-from mmedge.edge.models.mamol import CHANNELS, SENSORS, WINDOW_PX, MaMOL, MaMOLConfig
+from mmedge.edge.models.mamol import CHANNELS, MaMOL
+from mmedge.edge.models.network import Network
+from mmedge.edge.models.registry import build
 from mmedge.modality import Availability
 
 WEIGHTS = "weights.safetensors"
+WINDOW_PX = 64
 OPSET = 20
 FOLD_ELEMENTS = 16  # shape arithmetic is folded, weights are not
 INLINE_BYTES = 1 << 14  # what a graph may hold itself: shapes, scalars, constants of the architecture
 
 
-def export_graphs(model: MaMOL, folder: Path) -> list[Path]:
+def export_graphs(model: Network, folder: Path, *, window_px: int = WINDOW_PX) -> list[Path]:
     """Write every graph of the model and their common weights to `folder/graphs`; the graphs' paths."""
     target = folder / "graphs"
     target.mkdir(parents=True, exist_ok=True)
     save_weights(model, target / WEIGHTS)
     places = _places(target / WEIGHTS)
     paths = []
-    for availability in Availability.every(SENSORS):
+    for availability in Availability.every(model.sensors):
         for mixed in (False, True):
-            graph = to_onnx(model, availability.names, mixed=mixed)
+            graph = to_onnx(model, availability.names, mixed=mixed, window_px=window_px)
             _refer(graph, places)
             paths.append(folder / graph_href(availability, precision="fp32", mixed=mixed))
             onnx.save(graph, paths[-1])
     return paths
 
 
-def save_weights(model: MaMOL, path: Path) -> None:
-    """The model's tensors and its configuration as safetensors: the same model gives the same bytes."""
+def save_weights(model: Network, path: Path) -> None:
+    """The model's tensors and its recipe as safetensors: the same model gives the same bytes."""
     tensors = {name: t.detach().contiguous() for name, t in sorted(model.state_dict().items())}
-    save_file(tensors, path, {"config": json.dumps(asdict(model.config), sort_keys=True)})
+    if type(model) is MaMOL:  # as in the bundles that came before recipes
+        metadata = {"config": json.dumps(asdict(model.config), sort_keys=True)}
+    else:
+        metadata = {"recipe": json.dumps(model.recipe)}  # the order of its channels means something
+    save_file(tensors, path, metadata)
 
 
-def load_eager(folder: Path) -> MaMOL:
+def load_eager(folder: Path) -> Network:
     """The network of a bundle, rebuilt from the bundle's weights alone."""
     with safe_open(folder / "graphs" / WEIGHTS, framework="pt") as file:
-        config = MaMOLConfig(**json.loads(file.metadata()["config"]))
+        metadata = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model = MaMOL(config)
+    if "recipe" in metadata:
+        model = build(json.loads(metadata["recipe"]))
+    else:
+        options = json.loads(metadata["config"])
+        galileo = {"method": "mamol", "encoder": "galileo", "channels": CHANNELS, "classes": options.pop("classes")}
+        model = build({**galileo, "options": options})
     model.load_state_dict(state)
     return model.eval().requires_grad_(False)
 
@@ -67,21 +79,23 @@ def load_eager(folder: Path) -> MaMOL:
 class _Positional(nn.Module):
     """The network with its inputs in a row: `m`, `m_valid` for each sensor."""
 
-    def __init__(self, model: MaMOL, sensors: tuple[str, ...], mixed: bool) -> None:
+    def __init__(self, model: Network, sensors: tuple[str, ...], mixed: bool) -> None:
         super().__init__()
         self.model, self.sensors, self.mixed = model, sensors, mixed
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         data, valid = (dict(zip(self.sensors, row, strict=True)) for row in (inputs[::2], inputs[1::2]))
-        logits: Tensor = self.model(data, valid, uniform=not self.mixed)
-        return logits
+        return self.model.answers(data, valid, uniform=not self.mixed)
 
 
-def to_onnx(model: MaMOL, sensors: tuple[str, ...], *, mixed: bool) -> onnx.ModelProto:
+def to_onnx(
+    model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px: int = WINDOW_PX
+) -> onnx.ModelProto:
     """One graph, weights inside; its float initialisers bear the names of the model's tensors."""
     example: list[Tensor] = []
     for m in sensors:
-        example += [torch.zeros(2, CHANNELS[m], WINDOW_PX, WINDOW_PX), torch.ones(2, 1, WINDOW_PX, WINDOW_PX) > 0]
+        side = window_px, window_px
+        example += [torch.zeros(2, model.channels[m], *side), torch.ones(2, 1, *side) > 0]
     batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
@@ -93,7 +107,7 @@ def to_onnx(model: MaMOL, sensors: tuple[str, ...], *, mixed: bool) -> onnx.Mode
             optimize=False,
             verbose=False,
             input_names=[name for m in sensors for name in (m, f"{m}_valid")],
-            output_names=["logits"],
+            output_names=list(model.outputs),
             dynamic_shapes={"inputs": tuple({0: batch} for _ in example)},
         )
     if program is None:

@@ -31,6 +31,8 @@ class PlainAdapter(nn.Module):
 class ModalityDropout(MaMOL):
     """MaMOL without its experts, router and missing embedding: plain modality dropout of equal size."""
 
+    method = "dropout"
+
     def __init__(self, config: MaMOLConfig | None = None) -> None:
         super().__init__(config)
         self.adapters = nn.ModuleList(PlainAdapter(self.config) for _ in range(self.config.adapted_layers))

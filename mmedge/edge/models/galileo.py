@@ -76,9 +76,9 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer layer, in two steps: what is added to the feed-forward sits between them."""
 
-    def __init__(self, width: int = WIDTH) -> None:
+    def __init__(self, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(width), Attention(width)
+        self.norm1, self.attn = nn.LayerNorm(width), Attention(width, heads)
         self.norm2, self.mlp = nn.LayerNorm(width), FeedForward(width)
 
     def attend(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ the same logits; the first costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
 import torch
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmedge.edge.models.galileo import DEPTH, MASKED, WIDTH, Block, Galileo, group_position
+from mmedge.edge.models.network import Maps, Network
 from mmedge.edge.models.pixel_path import PixelPath
 
 TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
@@ -44,8 +45,6 @@ SCALE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 SQUASH: Mapping[str, tuple[float, ...]] = {"elevation": (0.05, 0.0)}
 SENSORS = tuple(TOWERS)
 CHANNELS = {m: sum(map(len, groups.values())) for m, groups in TOWERS.items()}
-
-Maps = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +135,13 @@ class Stem(nn.Module):
         for g in self.groups:
             self.register_buffer(f"place_{g}", torch.zeros(GRID, GRID, WIDTH))
 
+    def adopt(self, galileo: Galileo, *, positions: bool) -> None:
+        """Take over the pre-trained patches; `positions`: places of the tokens, or the mean of all places."""
+        for g in self.groups:
+            self.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
+            place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
+            self.get_buffer(f"place_{g}").copy_(place if positions else place.mean((0, 1)))
+
     def normalise(self, x: Tensor, valid: Tensor) -> Tensor:
         """Galileo's scale; the training mean where a pixel is invalid."""
         x = torch.where(valid, x, self.mean)
@@ -157,12 +163,26 @@ class Stem(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class MaMOL(nn.Module):
+class MaMOL(Network):
     """The network. `MaMOL.on(galileo)` starts it from pre-trained weights."""
+
+    method = "mamol"
+    channels = CHANNELS
+    token_px = TOKEN_PX
+    sees_whole_window = True
 
     def __init__(self, config: MaMOLConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or MaMOLConfig()
+        self.classes = config.classes
+        options = {k: v for k, v in asdict(config).items() if k != "classes"}
+        self.recipe = {
+            "method": self.method,
+            "encoder": "galileo",
+            "channels": CHANNELS,
+            "classes": config.classes,
+            "options": options,
+        }
         self.stems = nn.ModuleDict({m: Stem(m) for m in SENSORS})
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH)
@@ -179,15 +199,20 @@ class MaMOL(nn.Module):
     def on(cls, galileo: Galileo, config: MaMOLConfig | None = None) -> MaMOL:
         """A model whose stems and blocks are `galileo`'s. The training means of the stems remain to be set."""
         model = cls(config)
-        model.blocks.load_state_dict(galileo.blocks.state_dict())
-        model.norm.load_state_dict(galileo.norm.state_dict())
-        for sensor in SENSORS:
-            stem = model.stem(sensor)
-            for g in stem.groups:
-                stem.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
-                place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
-                stem.get_buffer(f"place_{g}").copy_(place if model.config.positions else place.mean((0, 1)))
+        model.adopt(galileo)
         return model
+
+    def adopt(self, galileo: Galileo) -> None:
+        """Take over the pre-trained stems and blocks."""
+        self.blocks.load_state_dict(galileo.blocks.state_dict())
+        self.norm.load_state_dict(galileo.norm.state_dict())
+        for sensor in SENSORS:
+            self.stem(sensor).adopt(galileo, positions=self.config.positions)
+
+    def set_statistics(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor]) -> None:
+        """The means alone: the scale of the inputs is Galileo's."""
+        for m, value in mean.items():
+            self.stem(m).mean.copy_(value.view(-1, 1, 1))
 
     def stem(self, sensor: str) -> Stem:
         return cast(Stem, self.stems[sensor])

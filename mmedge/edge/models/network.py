@@ -6,12 +6,31 @@ A sensor that is left out of `data` and one that is nowhere valid give the same 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Maps = Mapping[str, Tensor]
+
+
+class Intake(nn.Module):
+    """The first operation on a sensor: what is invalid becomes the training mean, which normalises to exactly 0."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, sensor: str, channels: int) -> None:
+        super().__init__()
+        self.sensor = sensor
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """(B, C, H, W) in model units -> mean 0, deviation 1."""
+        return (torch.where(valid, x, self.mean) - self.mean) / self.deviation
 
 
 class Network(nn.Module, ABC):
@@ -23,6 +42,11 @@ class Network(nn.Module, ABC):
 
     channels: Mapping[str, int]
     classes: int
+    recipe: Mapping[str, Any]  # from which `registry.build` makes an equal, untrained network
+    token_px: int  # availability is decided for squares of this side
+    sees_whole_window: bool  # then windows lie on a fixed lattice; else the receptive field is finite
+    stages: int = 1  # MaMOL on a backbone of its own: one on complete data, one for the adapters
+    outputs: tuple[str, ...] = ("logits",)
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -31,6 +55,20 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
         """Logits. `uniform` promises that every token has every sensor of `data`."""
+
+    def answers(self, data: Maps, valid: Maps, *, uniform: bool = False) -> tuple[Tensor, ...]:
+        """What a graph of the network gives, named by `outputs`: the logits first."""
+        return (self(data, valid, uniform=uniform),)
+
+    def set_statistics(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor]) -> None:
+        """Mean and standard deviation (C,) of each sensor's valid training pixels, before training."""
+        for part in self.modules():
+            if isinstance(part, Intake):
+                part.mean.copy_(mean[part.sensor].view(-1, 1, 1))
+                part.deviation.copy_(deviation[part.sensor].view(-1, 1, 1).clamp(min=1e-6))
+
+    def begin_stage(self, stage: int) -> None:
+        """Called before each of the `stages`; it sets which parameters train. An optimiser is made afterwards."""
 
     def losses(self, data: Maps, valid: Maps, labels: Tensor, kept: Tensor) -> dict[str, Tensor]:
         """Terms whose sum is minimised, by name. labels: class indices, -1 = none; kept (B, sensors) bool.
@@ -47,6 +85,13 @@ class Network(nn.Module, ABC):
 
     def end_epoch(self) -> None:
         """Called after each pass over the training data (prototypes of DyMo, pattern statistics of MARS)."""
+
+    def finish(self, batches: Iterable[tuple[Maps, Maps, Tensor]]) -> None:
+        """Called once after training with (data, valid, labels) that did not train it (statistics of DyMo)."""
+
+    def oracle(self, data: Maps, valid: Maps, labels: Tensor, kept: Tensor) -> Tensor | None:
+        """Logits with the help of what nobody knows when mapping: an upper bound to report. None: there is none."""
+        return None
 
 
 def withheld(valid: Maps, kept: Tensor, order: tuple[str, ...]) -> dict[str, Tensor]:
