@@ -88,9 +88,7 @@ class _Positional(nn.Module):
         return self.model.answers(data, valid, uniform=not self.mixed)
 
 
-def to_onnx(
-    model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px: int = WINDOW_PX
-) -> onnx.ModelProto:
+def to_onnx(model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px: int = WINDOW_PX) -> onnx.ModelProto:
     """One graph, weights inside; its float initialisers bear the names of the model's tensors."""
     example: list[Tensor] = []
     for m in sensors:

@@ -154,7 +154,9 @@ class DyMo(EncoderNetwork):
         places = self._places(features)
         truth = self._token_labels(labels, places)
         every, _ = self._every_set(places, (False,) * len(self.sensors))
-        score = self.classify(every).softmax(-1).gather(2, truth.clamp(min=0).view(-1, 1, 1).expand(-1, every.shape[1], 1))
+        score = (
+            self.classify(every).softmax(-1).gather(2, truth.clamp(min=0).view(-1, 1, 1).expand(-1, every.shape[1], 1))
+        )
         codes = torch.arange(every.shape[1], device=every.device)
         observed = self._code(places.seen)
         reachable = (codes & observed[:, None]) == observed[:, None]
@@ -217,7 +219,9 @@ class DyMo(EncoderNetwork):
         """CLS (R, 2^c, D) of the sensors that are always there with each set of candidates, and the sets' codes."""
         candidates = [i for i, there in enumerate(always) if not there]
         base = sum(1 << i for i, there in enumerate(always) if there)
-        listed = [base + sum(1 << i for j, i in enumerate(candidates) if k >> j & 1) for k in range(1 << len(candidates))]
+        listed = [
+            base + sum(1 << i for j, i in enumerate(candidates) if k >> j & 1) for k in range(1 << len(candidates))
+        ]
         tokens = self._completed(places)
         rows, width = len(tokens), tokens.shape[-1]
         mask = torch.stack([self._members(code) for code in listed])

@@ -84,7 +84,9 @@ class Prototypes(nn.Module):
             squared = moment.diagonal(dim1=-2, dim2=-1).sum(-1) - mean.square().sum(-1)
         deviation = squared.clamp(min=1e-6).sqrt()
         sets = some.sum(0)
-        overall = torch.where(sets[:, None] > 0, (mean * some[..., None]).sum(0) / sets.clamp(min=1)[:, None], self.moving)
+        overall = torch.where(
+            sets[:, None] > 0, (mean * some[..., None]).sum(0) / sets.clamp(min=1)[:, None], self.moving
+        )
         usual = (deviation * some).sum() / some.sum().clamp(min=1)
         self.overall.copy_(overall)
         self.mean.copy_(torch.where(some[..., None], mean, overall))

@@ -47,10 +47,9 @@ class Draws:
         self.chances = weights / weights.sum()
 
     def class_weights(self) -> npt.NDArray[np.float32]:
-        """Weight of each class in the loss (classes,), mean 1 over the classes that occur."""
-        some = self.counts > 0
-        weights = np.where(some, np.maximum(self.counts, 1) ** -self.config.balance.loss, 0.0)
-        return np.asarray(weights / weights[some].mean(), np.float32)
+        """Weight of each class in the loss (classes,), 1 for the rarest."""
+        weights = np.where(self.counts > 0, np.maximum(self.counts, 1) ** -self.config.balance.loss, 0.0)
+        return np.asarray(weights / weights.max(), np.float32)
 
     def examples(self, rng: Rng, count: int, wish: Wish = None, *, plain: bool = False) -> Examples:
         """`count` windows. `plain`: as they are, complete."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmedge.bundle import Tiling
-from mmedge.edge.blocks import VALIDATE
+from mmedge.edge.blocks import TRAIN, VALIDATE
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.config import RunConfig
@@ -29,7 +29,8 @@ class SceneTask:
     def __init__(self, scenes: SceneSet, config: RunConfig, tiling: Tiling, device: torch.device) -> None:
         self.scenes, self.config, self.tiling, self.device = scenes, config, tiling, device
         self.draws = Draws(scenes, config)
-        pixels = sum(int((b.parts == 0).sum()) * b.block_px**2 for b in scenes.blocks)
+        self.weights = self.draws.class_weights()
+        pixels = sum(int((b.parts == TRAIN).sum()) * b.block_px**2 for b in scenes.blocks)
         self.epoch_steps = max(SHORTEST_EPOCH, pixels // (config.window_px**2 * config.fit.batch))
         self.windows = self._validation_windows()
 
@@ -42,7 +43,10 @@ class SceneTask:
         seen = np.logical_or.reduce(
             [batch.valid[m][:, 0] & batch.kept[:, i, None, None] for i, m in enumerate(self.scenes.sensors)]
         )
-        labels = np.where(seen, batch.labels, -1) if (seen & (batch.labels >= 0)).any() else batch.labels
+        labels = batch.labels
+        # Labels of frequent classes are thinned out: a weighted loss in expectation, whatever the method's terms are.
+        for wanted in (seen, rng.random(labels.shape) < self.weights[labels]):
+            labels = np.where(wanted, labels, -1) if (wanted & (labels >= 0)).any() else labels
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.config.fit.amp and self.device.type == "cuda"
         ):

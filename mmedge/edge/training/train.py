@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ import torch
 from torch import distributed
 
 from mmedge.bundle import Bundle, Tiling, open_bundle, write_model_json
+from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
@@ -84,6 +86,7 @@ def train(
     target = config.folder
     if target.exists() and not overwrite:
         raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, `name` names another")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # its warnings concern packages that we do not use
     config = complete(config)
     run = target.with_name(f"{target.name}.run")
     run.mkdir(parents=True, exist_ok=True)
@@ -312,7 +315,7 @@ def _tested(engines: Engines, scenes: SceneSet, config: RunConfig) -> dict[str, 
     """Scores on the test squares, through the exported graphs; None where there is no label in them."""
     total = None
     for entry, scene, blocks in zip(config.scenes, scenes.scenes, scenes.blocks, strict=True):
-        labels: Labels = np.where(blocks.pixels() == 2, scene.labels, -1).astype(np.int16)
+        labels: Labels = np.where(blocks.pixels() == TEST, scene.labels, -1).astype(np.int16)
         if (labels >= 0).any():
             with open_configured(entry, scenes.modalities) as opened:
                 part = judge(opened, labels, engines, threads=threads_available())
