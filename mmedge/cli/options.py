@@ -82,6 +82,14 @@ Speckle = Annotated[
     str | None,
     typer.Option("--speckle", metavar="lee[,SIZE[,LOOKS]]", help="Filter radar speckle over SIZE x SIZE pixels (5)."),
 ]
+Labels = Annotated[
+    OptionalPath,
+    typer.Option("--labels", help="Reference classes: a raster, or polygons or points.", show_default=False),
+]
+Field = Annotated[
+    str | None,
+    typer.Option("--field", help="The attribute of a vector file that holds the class.", show_default=False),
+]
 Bbox = Annotated[str | None, typer.Option("--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")]
 Aoi = Annotated[OptionalPath, typer.Option("--aoi", help="Polygons to map, in any CRS.")]
 Probs = Annotated[bool, typer.Option("--probs", help="Class probabilities too.")]

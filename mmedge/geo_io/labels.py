@@ -65,7 +65,7 @@ def legend_of(files: Sequence[LabelFile]) -> tuple[LandClass, ...]:
     colors: dict[int, tuple[int, int, int]] = {}
     words: set[str] = set()
     for file in files:
-        for value in _values(file):
+        for value in values_of(file):
             words |= {value} if isinstance(value, str) else set()
             names |= {} if isinstance(value, str) else {value: names.get(value, f"class {value}")}
         if not file.vector:
@@ -177,7 +177,8 @@ def _finer(transform: Affine, crs: CRS, grid: Grid, target: CRS) -> bool:
     return bool(same_unit and 2 * abs(transform.a) < grid.pixel_size[0])
 
 
-def _values(file: LabelFile) -> list[Value]:
+def values_of(file: LabelFile) -> list[Value]:
+    """The classes that occur in a file, as stored: numbers or names."""
     if file.vector:
         return sorted(set(_read_vector(file)[1]), key=str)
     with _open(file.path) as src:

@@ -108,7 +108,7 @@ def map_item(
         **({"bbox": bbox} if bbox else {}),
         "properties": {
             "title": f"Land cover of {', '.join(i.name for i in provenance.inputs)}",
-            **_when(acquired),
+            **when(acquired),
             **_projection(grid),
             **_processing(provenance),
             **_content(counts, legend, provenance.available.order),
@@ -139,7 +139,7 @@ def _place(grid: Grid) -> tuple[dict[str, Any] | None, list[float] | None]:
         return None, None
 
 
-def _when(acquired: Acquisition | None) -> dict[str, Any]:
+def when(acquired: Acquisition | None) -> dict[str, Any]:
     """An instant is `datetime`; a day or a span is an interval, for its noon or midnight would be an invention."""
     if acquired is None:
         start, end = UNKNOWN

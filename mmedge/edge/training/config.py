@@ -78,8 +78,12 @@ class SplitConfig(Section):
 
 
 class NetworkConfig(Section):
-    kind: str = Field(default="plain", description="the method: see docs/training.md")
-    options: dict[str, Any] = Field(default={}, description="encoder and sizes, as the method takes them")
+    method: str = Field(default="mamol", description="mamol, mars, dymo or dropout: see docs/training.md")
+    encoder: str = Field(
+        default="unet", description="unet, vit, or galileo for MaMOL on Sentinel-2, Sentinel-1, terrain"
+    )
+    options: dict[str, Any] = Field(default={}, description="of the method, such as {experts: 8, top_k: 3}")
+    encoder_options: dict[str, Any] = Field(default={}, description="of the encoder, such as {depth: 2}")
 
 
 class MissingConfig(Section):
@@ -204,17 +208,17 @@ def print_config(config: RunConfig) -> str:
     return head + "\n".join(_lines(config, ""))
 
 
-def _lines(section: Section, indent: str) -> list[str]:
+def _lines(section: Section, indent: str, *, notes: bool = True) -> list[str]:
     lines = []
     for key, info in type(section).model_fields.items():
         value = getattr(section, key)
-        note = f"  # {info.description}" if info.description else ""
+        note = f"  # {info.description}" if info.description and notes else ""
         if isinstance(value, Section):
             lines += [f"{indent}{key}:{note}", *_lines(value, indent + "  ")]
         elif isinstance(value, tuple) and value and isinstance(value[0], Section):
             lines.append(f"{indent}{key}:{note}")
-            for one in value:
-                first, *rest = _lines(one, indent + "    ")
+            for i, one in enumerate(value):
+                first, *rest = _lines(one, indent + "    ", notes=i == 0)
                 lines += [f"{indent}  - {first.strip()}", *rest]
         else:
             lines.append(f"{indent}{key}: {_scalar(value)}{note}")

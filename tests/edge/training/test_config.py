@@ -23,7 +23,7 @@ FULL: dict[str, Any] = {
     ],
     "sensors": [{"name": "sar", "bands": ["VV", "VH"], "unit": "dB", "gsd_m": 10}],
     "classes": [{"value": 1, "name": "water: deep # dark", "color": "1f78b4"}],
-    "network": {"kind": "mars", "options": {"experts": 4, "encoder": {"widths": [8, 16]}}},
+    "network": {"method": "mars", "options": {"experts": 4}, "encoder_options": {"widths": [8, 16]}},
 }
 
 
