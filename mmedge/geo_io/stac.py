@@ -185,14 +185,16 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
 
 
 def _content(counts: MapCounts, legend: Sequence[LandClass], order: tuple[str, ...]) -> dict[str, Any]:
-    """Shares of pixels: nodata of all, classes and sensors of those that have a class."""
+    """Shares of pixels: nodata of all, classes and sensors of those that have a class; areas in hectares."""
     mapped = max(counts.mapped, 1)
     sensors = {str(Availability(bits, order)): round(n / mapped, 6) for bits, n in sorted(counts.sensors.items())}
     classes = {c.name: round(counts.classes[c.value] / mapped, 6) for c in legend if c.value in counts.classes}
+    areas = {c.name: round(counts.area_m2[c.value] / 1e4, 4) for c in legend if c.value in counts.area_m2}
     return {
         "mmedge:pixels": counts.pixels,
         "mmedge:nodata_share": round(counts.nodata / counts.pixels, 6),
         "mmedge:class_share": classes,
+        **({"mmedge:class_area_ha": areas} if areas else {}),
         "mmedge:sensors_share": sensors,
     }
 
