@@ -16,13 +16,14 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 from onnxscript.optimizer import optimize_ir
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmedge.bundle import graph_href
+from mmedge.edge.external import Place, places, refer
 from mmedge.edge.models.mamol import CHANNELS, SENSORS, WINDOW_PX, MaMOL, MaMOLConfig
 from mmedge.modality import Availability
 
@@ -37,12 +38,12 @@ def export_graphs(model: MaMOL, folder: Path) -> list[Path]:
     target = folder / "graphs"
     target.mkdir(parents=True, exist_ok=True)
     save_weights(model, target / WEIGHTS)
-    places = _places(target / WEIGHTS)
+    found = places(target / WEIGHTS)
     paths = []
     for availability in Availability.every(SENSORS):
         for mixed in (False, True):
             graph = to_onnx(model, availability.names, mixed=mixed)
-            _refer(graph, places)
+            _refer(graph, found)
             paths.append(folder / graph_href(availability, precision="fp32", mixed=mixed))
             onnx.save(graph, paths[-1])
     return paths
@@ -127,28 +128,13 @@ def _strip(graph: onnx.ModelProto) -> None:
             node.input[i] = name.removeprefix("model.")
 
 
-def _places(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and length in bytes of each tensor of a safetensors file."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header: Mapping[str, dict[str, list[int]]] = json.loads(file.read(size))
-    spans = {name: t["data_offsets"] for name, t in header.items() if name != "__metadata__"}
-    return {name: (8 + size + begin, end - begin) for name, (begin, end) in spans.items()}
-
-
-def _refer(graph: onnx.ModelProto, places: Mapping[str, tuple[int, int]]) -> None:
+def _refer(graph: onnx.ModelProto, found: Mapping[str, Place]) -> None:
     """Replace the weights inside a graph by their places in the weights file."""
     inline = 0
     for initializer in graph.graph.initializer:
-        if initializer.name not in places:
+        if initializer.name not in found:
             inline += numpy_helper.to_array(initializer).nbytes
             continue
-        offset, length = places[initializer.name]
-        initializer.ClearField("raw_data")
-        initializer.ClearField("float_data")
-        initializer.data_location = TensorProto.EXTERNAL
-        del initializer.external_data[:]
-        for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
-            initializer.external_data.add(key=key, value=value)
+        refer(initializer, WEIGHTS, found[initializer.name])
     if inline > INLINE_BYTES:
         raise RuntimeError(f"a graph holds {inline} bytes of constants beside the weights file")
