@@ -109,6 +109,13 @@ class Bundle:
             )
         return self.folder / href
 
+    def temperature(self, availability: Availability) -> float:
+        """What logits are divided by, so that confidence is the share of pixels that are right; 1 where none is stored.
+
+        Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599. Classes do not depend on it.
+        """
+        return float(self.item["properties"].get("mmedge:temperature", {}).get(str(availability), 1.0))
+
     def _hrefs(self) -> set[str]:
         return {asset["href"].removeprefix("./") for asset in self.item["assets"].values()}
 

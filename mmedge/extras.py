@@ -16,7 +16,6 @@ EXTRA = {
     "yaml": "train",
     "matplotlib": "report",
     "onnx": "export",
-    "yaml": "export",
     "onnxruntime": "onnxruntime",
     "tensorrt": "tensorrt",
     "torch_tensorrt": "torch-tensorrt",

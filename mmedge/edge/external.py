@@ -10,9 +10,10 @@ import onnx
 from onnx import TensorProto
 
 WEIGHTS = "weights.safetensors"
+Place = tuple[int, int]
 
 
-def places(path: Path) -> dict[str, tuple[int, int]]:
+def places(path: Path) -> dict[str, Place]:
     """Offset and length in bytes of each tensor of a safetensors file."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -21,15 +22,18 @@ def places(path: Path) -> dict[str, tuple[int, int]]:
     return {name: (8 + size + begin, end - begin) for name, (begin, end) in spans.items()}
 
 
-def refer(graph: onnx.ModelProto, stored: Mapping[str, tuple[int, int]]) -> None:
+def refer(graph: onnx.ModelProto, stored: Mapping[str, Place]) -> None:
     """Replace the weights inside a graph that are stored in the weights file by their places there."""
     for initializer in graph.graph.initializer:
-        if initializer.name not in stored:
-            continue
-        offset, length = stored[initializer.name]
-        for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            initializer.ClearField(field)
-        initializer.data_location = TensorProto.EXTERNAL
-        del initializer.external_data[:]
-        for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
-            initializer.external_data.add(key=key, value=value)
+        if initializer.name in stored:
+            point(initializer, WEIGHTS, stored[initializer.name])
+
+
+def point(tensor: TensorProto, location: str, place: Place) -> None:
+    """Replace the values inside an initialiser by their place in a file beside the graph."""
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+        tensor.ClearField(field)
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", str(place[0])), ("length", str(place[1]))):
+        tensor.external_data.add(key=key, value=value)

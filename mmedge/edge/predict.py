@@ -99,7 +99,8 @@ def _classify(
     canvas = _Canvas(where.rows, where.cols, step, len(bundle.classes), bundle.nodata, probs=probs)
     for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m):
         logits = engines.session(batch.key).run(batch.feeds)
-        canvas.put(batch.cells, logits[: len(batch.cells), :, halo : halo + step, halo : halo + step])
+        logits = logits[: len(batch.cells), :, halo : halo + step, halo : halo + step]
+        canvas.put(batch.cells, logits / np.float32(bundle.temperature(batch.key.availability)))
     values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
     rows, cols = where.core.within(where.read.grow(-halo))
     sensors = _sensors(tile, bundle.order, where.core)

@@ -16,7 +16,8 @@ from typing import Any
 
 from mmedge.errors import OutputError, UsageError
 from mmedge.geo_io.mosaic import mosaics
-from mmedge.geo_io.outputs import part_of, publish
+from mmedge.geo_io.outputs import part_of
+from mmedge.geo_io.publication import publish
 from mmedge.geo_io.stac import EXTENSIONS, SCHEMA, STAC_VERSION
 
 NAME = "collection.json"

@@ -230,8 +230,8 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
 
 
 def _engines(bundle: Bundle) -> Engines:
-    runtime = open_runtime("openvino", precision="fp32", threads=threads_available())
-    return Engines(bundle, runtime, precision="fp32", batch=PARITY_WINDOWS)
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=threads_available())
+    return Engines(bundle, runtime, batch=PARITY_WINDOWS)
 
 
 def _item(network: Network, scenes: SceneSet, tiling: Tiling, config: RunConfig) -> dict[str, Any]:
