@@ -28,7 +28,8 @@ from mmedge.edge.export import export_graphs, load_eager
 from mmedge.edge.models.mamol import MaMOL
 from mmedge.edge.models.network import Intake, Network
 from mmedge.edge.models.registry import build
-from mmedge.edge.runtime.session import Engines, GraphKey, open_runtime
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training import card
 from mmedge.edge.training.config import RunConfig, print_config
 from mmedge.edge.training.fit import FitConfig, Scores, fit
