@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmedge.edge.models.galileo import DEPTH, MASKED, WIDTH, Block, Galileo, group_position
-from mmedge.edge.models.network import Maps, Network
+from mmedge.edge.models.network import Inlet, Maps, Network
 from mmedge.edge.models.pixel_path import PixelPath
 
 TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
@@ -125,17 +125,16 @@ class Adapter(nn.Module):
         return y
 
 
-class Stem(nn.Module):
+class Stem(Inlet):
     """Normalisation and patches of one sensor. Nothing under an invalid pixel reaches what comes after."""
 
-    mean: Tensor
     shift: Tensor
     div: Tensor
     squash: Tensor
 
     def __init__(self, sensor: str) -> None:
-        super().__init__()
-        self.sensor, self.groups = sensor, TOWERS[sensor]
+        super().__init__(sensor)
+        self.groups = TOWERS[sensor]
         shift, div = SCALE[sensor]
         self.register_buffer("mean", torch.zeros(len(shift), 1, 1))
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1))
@@ -220,11 +219,6 @@ class MaMOL(Network):
         self.norm.load_state_dict(galileo.norm.state_dict())
         for sensor in SENSORS:
             self.stem(sensor).adopt(galileo, positions=self.config.positions)
-
-    def set_statistics(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor]) -> None:
-        """The means alone: the scale of the inputs is Galileo's."""
-        for m, value in mean.items():
-            self.stem(m).mean.copy_(value.view(-1, 1, 1))
 
     def stem(self, sensor: str) -> Stem:
         return cast(Stem, self.stems[sensor])

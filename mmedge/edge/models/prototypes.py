@@ -93,7 +93,7 @@ class Prototypes(nn.Module):
         self.deviation.copy_(torch.where(some, deviation, usual.clamp(min=1e-3)))
 
     def judge(self, z: Tensor, found: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Confidence and similarity (R, K) of projections z (R, K, d) of the sets `codes` (K,); classes `found` (R, K)."""
+        """Confidence and similarity (R, K) of projections z (R, K, d) of the sets `codes` (K,), found to be `found`."""
         z = self._unit(z)
         confidence = (self._nearness(z, self.overall) / self.temperature).softmax(-1).amax(-1)
         where = codes * self.mean.shape[1] + found

@@ -16,6 +16,8 @@ from typing import Any, cast
 from mmedge.edge.models.baselines import Fill, ModalityDropout, Specialists
 from mmedge.edge.models.dymo import DyMo, DyMoConfig
 from mmedge.edge.models.encoders import Encoder
+from mmedge.edge.models.galileo import Galileo
+from mmedge.edge.models.galileo_encoder import GalileoEncoder
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.mamol_staged import StagedConfig, StagedMaMOL
 from mmedge.edge.models.mars import Mars, MarsConfig
@@ -27,7 +29,7 @@ from mmedge.errors import UsageError
 
 Recipe = Mapping[str, Any]
 
-ENCODERS: Mapping[str, Callable[..., Encoder]] = {"unet": UNet, "vit": ViT}
+ENCODERS: Mapping[str, Callable[..., Encoder]] = {"unet": UNet, "vit": ViT, "galileo": GalileoEncoder}
 
 
 def build(recipe: Recipe) -> Network:
@@ -45,6 +47,13 @@ def build(recipe: Recipe) -> Network:
         raise UsageError(f"cannot build `{full['method']}` on `{full['encoder']}`: {err}") from err
     network.recipe = full
     return network
+
+
+def adopt(network: Network, galileo: Galileo) -> None:
+    """Give a network on Galileo its pre-trained weights. Without them, or a bundle's, it is worth nothing."""
+    for part in network.modules():
+        if isinstance(part, MaMOL | GalileoEncoder):
+            part.adopt(galileo)
 
 
 def _encoder(recipe: Recipe, **options: Any) -> Encoder:
