@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mmedge.bundle import Bundle
-from mmedge.edge.relief import relief
+from mmedge.edge.relief import derive
 from mmedge.edge.runtime.session import Feeds, GraphKey
 from mmedge.geo_io.tiling import IoTile
 from mmedge.modality import Availability, Modality
@@ -101,4 +101,4 @@ def _pick(windows: Array, cells: Index, size: int) -> Array:
 
 
 def _derived(modality: Modality, data: Array, valid: Array, pixel_m: float) -> Array:
-    return relief(data, valid, pixel_m) if modality.derive == "relief" else data
+    return derive(modality.derive, data, valid, pixel_m) if modality.derive else data

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from mmedge.edge.metrics import Confusion
+from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import TEST, TrainingSet
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene, cut
@@ -29,7 +29,7 @@ HOLES_PER_SCENE = 12
 HOLE_SEED = 433
 
 
-def evaluate(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
+def evaluate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
     """Scores on the test parts of `data`, per availability: scenes, single pixels, holes, a shifted lattice."""
     model.eval()
     scenes: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def summary(confusion: Confusion) -> dict[str, Any]:
     }
 
 
-def holes_per_availability(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
+def holes_per_availability(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
     """Share of the pixels beside a hole that change class, for each availability and lost sensor, on all scenes."""
     shares: dict[str, float] = {}
     for present in patterns(sensors):
@@ -81,7 +81,7 @@ def holes_per_availability(model: nn.Module, data: TrainingSet, sensors: tuple[s
     return shares
 
 
-def shift_per_availability(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
+def shift_per_availability(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
     """Share of all pixels that change class when the lattice of windows moves by half a stride, for each scene."""
     return {
         scene.name: {
@@ -94,13 +94,13 @@ def shift_per_availability(model: nn.Module, data: TrainingSet, sensors: tuple[s
     }
 
 
-def _classes(model: nn.Module, scene: LabelledScene, present: Sequence[str], shift: int = 0) -> npt.NDArray[np.intp]:
+def _classes(model: Network, scene: LabelledScene, present: Sequence[str], shift: int = 0) -> npt.NDArray[np.intp]:
     found: npt.NDArray[np.intp] = predict(model, scene, present, shift=shift).argmax(0)
     return found
 
 
 def _holes_in(
-    model: nn.Module, scene: LabelledScene, data: TrainingSet, present: Sequence[str], lost: str
+    model: Network, scene: LabelledScene, data: TrainingSet, present: Sequence[str], lost: str
 ) -> tuple[int, int]:
     rng = np.random.default_rng(HOLE_SEED)
     origins = lattice(scene)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmedge.edge.metrics import Confusion
+from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import VALIDATE, Sampler, TrainingSet
 from mmedge.edge.training.fit import FitConfig
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import Arrays, Masks, with_relief
-from mmedge.edge.training.score import score_scene, score_world, tensors
+from mmedge.edge.training.score import derive_for, score_scene, score_world, tensors
 from mmedge.edge.training.split import part_of_pixels
 
 
@@ -41,7 +42,7 @@ class TerraTask:
         self.data, self.config, self.sensors = data, config, sensors
         self.sampler = Sampler(data, everywhere=everywhere)
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, step: int) -> Tensor:
+    def loss(self, model: Network, rng: np.random.Generator, step: int) -> Tensor:
         config = self.config
         every = patterns(self.sensors)
         losses = []
@@ -67,11 +68,11 @@ class TerraTask:
             losses.append(config.draws * config.world * F.cross_entropy(logits, torch.from_numpy(truth)))
         return torch.stack(losses).sum() / config.draws
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
+    def validate(self, model: Network) -> dict[str, float]:
         return validate(model, self.data, self.sensors)
 
 
-def validate(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
+def validate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
     """Mean over the availabilities of accuracy and mean IoU on the validation blocks; accuracy on world pixels."""
     accuracy, iou, world = [], [], []
     for present in patterns(sensors):
@@ -90,6 +91,6 @@ def validate(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> d
     return scores | {"selection": 0.4 * scores["accuracy"] + 0.4 * scores["iou"] + 0.2 * scores["world"]}
 
 
-def _logits(model: nn.Module, data: Arrays, valid: Masks) -> Tensor:
-    logits: Tensor = model(tensors(with_relief(data, valid)), tensors(valid))
+def _logits(model: Network, data: Arrays, valid: Masks) -> Tensor:
+    logits: Tensor = model(tensors(with_relief(data, valid, derive_for(model))), tensors(valid))
     return logits
