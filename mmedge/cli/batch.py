@@ -59,6 +59,8 @@ def run(
     available: o.Available = None,
     require: Require = None,
     bands: o.Bands = None,
+    crs: o.Crs = None,
+    fill_voids: o.FillVoids = 0,
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
@@ -116,7 +118,18 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     template = Request(
         scene=None,
-        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen, speckle),
+        options=o.scene_options(
+            bands=bands,
+            crs=crs,
+            fill_voids=fill_voids,
+            scale=scale,
+            unit=unit,
+            reference=reference,
+            allow_remote=allow_remote,
+            mask=mask,
+            screen=screen,
+            speckle=speckle,
+        ),
         available=tuple(o.commas(available)) or None,
         require=tuple(o.commas(require)),
         bbox=o.bounds(bbox),

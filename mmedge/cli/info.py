@@ -21,6 +21,8 @@ def run(
     ] = None,
     source: o.Source = None,
     bands: o.Bands = None,
+    crs: o.Crs = None,
+    fill_voids: o.FillVoids = 0,
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
@@ -48,7 +50,18 @@ def run(
     if thing is not None and (thing in builtin_bundles() or (Path(thing) / "model.json").exists()):
         document = describe_bundle(thing)
     else:
-        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask)
+        options = o.scene_options(
+            source=source,
+            bands=bands,
+            crs=crs,
+            fill_voids=fill_voids,
+            scale=scale,
+            unit=unit,
+            reference=reference,
+            item=item,
+            allow_remote=allow_remote,
+            mask=mask,
+        )
         document = describe_scene(o.place(thing), options, console, failures=failures)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0

@@ -36,6 +36,16 @@ Scale = Annotated[
         "--scale", metavar="SENSOR=SCALE[,OFFSET]", help="value = SCALE * DN + OFFSET, over the file's own tags."
     ),
 ]
+Crs = Annotated[
+    list[str] | None,
+    typer.Option("--crs", metavar="SENSOR=CRS", help="Where a sensor's files lie, if they do not say so: EPSG:32718."),
+]
+FillVoids = Annotated[
+    int,
+    typer.Option(
+        "--fill-voids", metavar="CELLS", min=0, max=32, help="Interpolate a point cloud's ground over holes this wide."
+    ),
+]
 Unit = Annotated[
     list[str] | None, typer.Option("--unit", metavar="SENSOR=UNIT", help="Radar as stored: dB, linear or amplitude.")
 ]
@@ -127,11 +137,14 @@ def place(text: str | None) -> Location | None:
 
 
 def scene_options(
-    source: list[str] | None,
-    bands: list[str] | None,
-    scale: list[str] | None,
-    unit: list[str] | None,
-    reference: str | None,
+    *,
+    source: list[str] | None = None,
+    bands: list[str] | None = None,
+    crs: list[str] | None = None,
+    fill_voids: int = 0,
+    scale: list[str] | None = None,
+    unit: list[str] | None = None,
+    reference: str | None = None,
     item: str | None = None,
     allow_remote: bool = False,
     mask: list[str] | None = None,
@@ -145,6 +158,8 @@ def scene_options(
     return SceneOptions(
         sources={k: [locate(p) for p in paths] for k, paths in assignments("--source", source).items()},
         bands=assignments("--bands", bands),
+        crs={k: ",".join(v) for k, v in assignments("--crs", crs).items()},
+        fill_voids=fill_voids,
         scale={k: _scale(k, v) for k, v in assignments("--scale", scale).items()},
         unit={k: v[-1] for k, v in assignments("--unit", unit).items()},
         reference=reference,

@@ -209,11 +209,12 @@ class LidarSource:
             notes.append(f"ground interpolated over at most {self._fill_cells} cells, inverse distance squared")
         warnings = [warning for cloud in self._clouds for warning in cloud.warnings]
         dates = [date for cloud in self._clouds if (date := cloud.acquired())]
-        units = dict.fromkeys(UNITS[name] for name in self._names)
+        units = tuple(UNITS[name] for name in self._names)
         return SourceInfo(
             files=tuple(cloud.header.path for cloud in self._clouds),
             bands=bands,
-            unit=", ".join(units),
+            unit=", ".join(dict.fromkeys(units)),
+            units=units,
             gsd_m=max(spacing_m(cloud) for cloud in self._clouds),
             acquired=parse_acquisition(min(dates), source="first GPS time") if dates else None,
             assumptions=tuple(notes),

@@ -17,7 +17,7 @@ class SourceInfo:
 
     `assumptions` are said in so many words (such as a missing scale tag); `acquired` None: unknown; `grids`: those of
     its files, where it has files on grids; `strip_bytes`: what the strips of its files
-    take, unpacked, for a row of the reference grid.
+    take, unpacked, for a row of the reference grid; `units`: of each band, where they differ.
     """
 
     files: tuple[Location, ...]
@@ -29,6 +29,7 @@ class SourceInfo:
     warnings: tuple[str, ...] = ()
     grids: tuple[Grid, ...] = ()
     strip_bytes: int = 0
+    units: tuple[str, ...] = ()
 
 
 class WindowReader(Protocol):

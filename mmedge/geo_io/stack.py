@@ -62,7 +62,9 @@ def _write(scene: Scene, part: Path) -> None:
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), rasterio.open(part, "w", **profile) as out:
         for index, (sensor, band) in enumerate(bands, start=1):
             out.set_band_description(index, f"{sensor}:{band}")
-            out.set_band_unit(index, UNIT_TAG[scene.sources[sensor].info.unit])
+            info = scene.sources[sensor].info
+            unit = info.units[info.bands.index(band)] if info.units else info.unit
+            out.set_band_unit(index, UNIT_TAG.get(unit, unit))
         out.update_tags(**_tags(scene))
         for window in _blocks(grid):
             tile = scene.read(window)
