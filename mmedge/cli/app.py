@@ -24,6 +24,7 @@ from mmedge.cli import (
     simulate_failure,
     stack,
     train,
+    vectorize,
 )
 from mmedge.errors import MMEdgeError
 
@@ -42,7 +43,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (infer, batch, catalog, stack, info, train, evaluate, quantize, parity, simulate_failure, doctor):
+for verb in (
+    infer,
+    batch,
+    catalog,
+    vectorize,
+    stack,
+    info,
+    train,
+    evaluate,
+    quantize,
+    parity,
+    simulate_failure,
+    doctor,
+):
     app.command(verb.NAME)(verb.run)
 app.add_typer(bundle.group, name=bundle.NAME)
 

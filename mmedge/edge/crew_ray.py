@@ -208,7 +208,7 @@ def _nodes() -> Sequence[dict[str, float]]:
 
 
 def _core_group(nodes: Sequence[dict[str, float]], workers: int | None) -> int:
-    """Threads of a worker: as many as any machine that has cores can give, fewer where `workers` share what there is."""
+    """Threads of a worker: what any machine that has cores can give, fewer where `workers` share what there is."""
     cores = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
     return max(1, min([CORE_GROUP, *cores, *([sum(cores) // workers] if workers else [])]))
 

@@ -34,7 +34,7 @@ PACKAGES = {
     "torch": ("training, eager inference", "pip install 'mmedge[train]'"),
     "onnx": ("exporting models", "pip install 'mmedge[export]'"),
     "laspy": ("LiDAR clouds", "pip install 'mmedge[lidar]'"),
-    "pyogrio": ("--aoi from other files than GeoJSON", "pip install 'mmedge[vector]'"),
+    "pyogrio": ("--aoi from other files than GeoJSON, vectorize", "pip install 'mmedge[vector]'"),
     "ray": ("batches on a cluster", "pip install 'mmedge[batch]'"),
 }
 

@@ -51,13 +51,17 @@ def _vrt(key: Key, items: Sequence[Item]) -> str:
     cols = ceil(round((max(s[2] for s in spans) - left) / width, 6))
     rows = ceil(round((top - min(s[3] for s in spans)) / height, 6))
     asset = items[0]["assets"]["map"]
+    classes = asset["classification:classes"]
     root = Element("VRTDataset", rasterXSize=str(cols), rasterYSize=str(rows))
     SubElement(root, "SRS").text = CRS.from_user_input(crs).to_wkt(version="WKT2_2019")
     SubElement(root, "GeoTransform").text = ", ".join(repr(float(v)) for v in (left, width, 0, top, 0, -height))
+    tags = SubElement(root, "Metadata")
+    for c in classes:
+        SubElement(tags, "MDI", key=f"CLASS_{c['value']}").text = c["name"]
     band = SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
     SubElement(band, "NoDataValue").text = str(asset["nodata"])
     SubElement(band, "ColorInterp").text = "Palette"
-    _colours(band, asset["classification:classes"])
+    _colours(band, classes)
     for item, (x0, y0, _, _) in zip(items, spans, strict=True):
         _source(band, item, (x0 - left) / width, (top - y0) / height)
     indent(root, " ")
