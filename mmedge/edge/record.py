@@ -17,7 +17,7 @@ from mmedge.modality import Availability
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One finished run. `seconds` (read, compute, write, wait, total) and `device` are said, never written to outputs."""
+    """One finished run. `seconds` (read, compute, write, wait, total) and `device` are never written into outputs."""
 
     outputs: Outputs
     bundle: Bundle
