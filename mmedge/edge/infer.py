@@ -21,6 +21,7 @@ from mmedge.edge.predict import MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
+from mmedge.edge.stream import timed
 from mmedge.edge.strips import Strips
 from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
@@ -40,6 +41,7 @@ from mmedge.tile import Valid
 
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
+TILE_PX = 1024 * 1024
 PRECISIONS = ("fp32", "bf16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -132,6 +134,7 @@ def run(
         finish_killed(_outputs(request, scene))
         job = _plan(request, scene)
         engines = engines or open_engines(request, bundle, warn=warn, detail=detail)
+        engines = engines.fitted(scene.grid)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             hashes = pool.submit(_inputs, scene)
             plan = _cut(request, engines, job.region, scene)
@@ -258,20 +261,21 @@ def _map(
     start: float,
 ) -> RunRecord:
     bundle, region = engines.bundle, job.region
-    seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+    seconds = {"read": 0.0, "compute": 0.0, "write": 0.0, "wait": 0.0}
     grid = scene.grid.crop(region)
     writer = MapWriter(
         grid, job.outputs, legend=bundle.classes, order=bundle.order, nodata=bundle.nodata, overwrite=request.overwrite
     )
     with writer, closing(tiles):  # reading ends before the scene is closed, also where writing fails
         done, lost = 0, {name: Counter[str]() for name in scene.sources}
-        for tile in tiles:
+        for tile, waited in timed(tiles):
             began = time.perf_counter()
             where = Window(tile.window.row - region.row, tile.window.col - region.col, *tile.window.shape)
             writer.write(where, tile.classes, tile.confidence, tile.sensors, tile.probs)
             seconds["read"] += tile.seconds[0]
             seconds["compute"] += tile.seconds[1]
             seconds["write"] += time.perf_counter() - began
+            seconds["wait"] += waited
             done += tile.classes.size
             for name, causes in tile.lost.items():
                 lost[name].update(causes)
@@ -323,11 +327,13 @@ def _provenance(
 
 
 def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Plan:
-    """Tile size in windows: smaller where a small scene would leave a thread without work, or where the strips under
-    a row of tiles would not fit in GDAL's cache and be unpacked again for each tile.
+    """Tile size in windows: smaller where windows are large, where a small scene would leave a thread without work, or
+    where the strips under a row of tiles would not fit in GDAL's cache and be unpacked again for each tile.
     """
     threads = request.threads or threads_available()
     lattice, cells = Lattice.of(engines.bundle.tiling, scene.grid), request.cells
+    while cells > 1 and (cells * lattice.step_px) ** 2 > TILE_PX:
+        cells //= 2
     while cells > 2 and lattice.count(region, cells) < 2 * threads:
         cells //= 2
     while cells > 1 and _strip_cache(cells, engines, scene) > STRIP_CACHE_BYTES:

@@ -23,6 +23,8 @@ U8 = npt.NDArray[np.uint8]
 NO_CONFIDENCE = 255
 # Probabilities are stored in steps of 1/250, so that 255 is free for nodata.
 PROB_STEPS = 250
+READERS = 2
+SLAB_VALUES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Plan:
 
     threads: int
     cells: int
-    readers: int = 2
+    readers: int = READERS
     ahead: int = 2
 
 
@@ -163,16 +165,25 @@ class _Canvas:
 
 
 def _decide(logits: Data, *, probs: bool) -> tuple[U8, U8, U8 | None]:
-    """Class index, confidence in percent and, if wanted, probabilities (n, classes, rows, cols) of some logits."""
-    top = logits[:, 0].copy()
-    label = np.zeros(top.shape, np.uint8)
-    for k in range(1, logits.shape[1]):
-        higher = logits[:, k] > top
-        np.copyto(label, np.uint8(k), where=higher)
-        np.maximum(top, logits[:, k], out=top)
-    power = np.exp(logits - top[:, None])
-    total = power.sum(axis=1)
-    confidence = np.rint(100 / total).astype(np.uint8)
-    if not probs:
-        return label, confidence, None
-    return label, confidence, np.rint(PROB_STEPS * power / total[:, None]).astype(np.uint8)
+    """Class index, confidence in percent and, if wanted, probabilities (n, classes, rows, cols) of some logits.
+
+    Done in slabs of a few rows: what is needed in between stays in the cache.
+    """
+    n, classes, rows, cols = logits.shape
+    label, confidence = np.zeros((n, rows, cols), np.uint8), np.empty((n, rows, cols), np.uint8)
+    share = np.empty(logits.shape, np.uint8) if probs else None
+    height = max(1, SLAB_VALUES // (n * classes * cols))
+    for row in range(0, rows, height):
+        slab = slice(row, row + height)
+        some = logits[:, :, slab]
+        top = some[:, 0].copy()
+        for k in range(1, classes):
+            np.copyto(label[:, slab], np.uint8(k), where=some[:, k] > top)
+            np.maximum(top, some[:, k], out=top)
+        power = some - top[:, None]
+        np.exp(power, out=power)
+        total = power.sum(axis=1)
+        confidence[:, slab] = np.rint(100 / total)
+        if share is not None:
+            share[:, :, slab] = np.rint(PROB_STEPS * power / total[:, None])
+    return label, confidence, share

@@ -94,7 +94,10 @@ def _feeds(
 
 
 def _pick(windows: Array, cells: Index, size: int) -> Array:
-    """(size, channels, side, side): the windows of some cells, then zeros."""
+    """(size, channels, side, side): the windows of some cells, then zeros. A single one is not copied."""
+    if size == 1:
+        window: Array = windows[cells[0, 0], cells[0, 1]][None]
+        return window
     out = np.zeros((size, *windows.shape[2:]), windows.dtype)
     out[: len(cells)] = windows[cells[:, 0], cells[:, 1]]
     return out

@@ -84,17 +84,24 @@ class RasterSource:
         return data, valid
 
     def look(self, window: Window) -> tuple[Data, Valid, Lost]:
+        data, seen = self._bands(window)
+        lost = {"nodata": ~seen}
+        for name, channels, aligned in self._masks:
+            unusable = ~aligned.read(window, channels)[1]
+            lost[name] = lost[name] | unusable if name in lost else unusable
+        return data, ~np.logical_or.reduce(list(lost.values())), lost
+
+    def _bands(self, window: Window) -> tuple[Data, Valid]:
+        (where, aligned), *more = self._groups
+        if not more and where == sorted(where):  # one file holds them all: nothing to put together
+            return aligned.read(window, len(where))
         data = np.empty((len(self._modality.bands), *window.shape), np.float32)
         seen = np.ones(window.shape, bool)
         for where, aligned in self._groups:
             values, usable = aligned.read(window, len(where))
             data[where] = values
             seen &= usable
-        lost = {"nodata": ~seen}
-        for name, channels, aligned in self._masks:
-            unusable = ~aligned.read(window, channels)[1]
-            lost[name] = lost[name] | unusable if name in lost else unusable
-        return data, ~np.logical_or.reduce(list(lost.values())), lost
+        return data, seen
 
     def check(self, reference: Grid) -> list[str]:
         """Warnings about the units of the data, from a sample; raises UnitError where they are plainly wrong."""

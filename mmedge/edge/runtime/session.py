@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -11,10 +11,13 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from mmedge.bundle import Bundle
+from mmedge.geo_io.tiling import fitted
+from mmedge.grid import Grid
 from mmedge.modality import Availability
 from mmedge.tile import Data
 
 Feeds = Mapping[str, npt.NDArray[Any]]
+BATCH_PX = 512 * 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,30 @@ class Runtime(Protocol):
 
 
 class Engines:
-    """The graphs of one bundle in one runtime: each compiled when it is first asked for."""
+    """The graphs of one bundle in one runtime: each compiled when it is first asked for.
+
+    A batch of large windows is cut to `BATCH_PX` pixels: on a CPU more of them at once only take memory.
+    """
 
     def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int) -> None:
-        self.bundle, self.runtime, self.batch = bundle, runtime, batch
+        self.bundle, self.runtime = bundle, runtime
+        self.batch = max(1, min(batch, BATCH_PX // bundle.tiling.window_px**2))
+        self._wanted = batch
         self._sessions: dict[GraphKey, Session] = {}
+        self._fitted: Engines | None = None
         self._lock = Lock()
+
+    def fitted(self, grid: Grid) -> Engines:
+        """The engines for a scene: with a window that fits it, where the network takes any. Those of the last scene are
+        kept.
+        """
+        tiling = fitted(self.bundle.tiling, grid)
+        if tiling == self.bundle.tiling:
+            return self
+        with self._lock:
+            if self._fitted is None or self._fitted.bundle.tiling != tiling:
+                self._fitted = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted)
+            return self._fitted
 
     def session(self, key: GraphKey) -> Session:
         with self._lock:
