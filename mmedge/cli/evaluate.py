@@ -141,8 +141,8 @@ def _bundle(
             kept = unseen(known, bundle, opened.grid)
             if (kept != known).any():
                 console.note(
-                    f"note: {int((kept != known).sum())} labelled pixels trained or validated `{bundle.name}` and are left "
-                    "out; --part all takes them too"
+                    f"note: {int((kept != known).sum())} labelled pixels trained or validated `{bundle.name}` and are "
+                    "left out; --part all takes them too"
                 )
             known = kept
         with console.progress("evaluating", unit="sets of sensors", per_unit=1) as progress:

@@ -30,6 +30,12 @@ def run(
     item: o.Item = None,
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--model", help="Say how far the scene lies from what this model knows.", show_default=False
+        ),
+    ] = None,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -49,7 +55,7 @@ def run(
         document = describe_bundle(thing)
     else:
         options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask)
-        document = describe_scene(o.place(thing), options, console, failures=failures)
+        document = describe_scene(o.place(thing), options, console, failures=failures, model=model)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0
 
@@ -74,8 +80,10 @@ def describe_bundle(name: str) -> dict[str, Any]:
     }
 
 
-def describe_scene(path: Location | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
-    """What a scene holds, sensor by sensor, and the share of valid pixels."""
+def describe_scene(
+    path: Location | None, options: Any, console: Console, *, failures: bool, model: str | None = None
+) -> dict[str, Any]:
+    """What a scene holds, sensor by sensor, the share of valid pixels, and of those that `model` does not know."""
     from mmedge.geo_io.scene import open_scene
     from mmedge.geo_io.survey import failure_shares, valid_shares
 
@@ -104,7 +112,24 @@ def describe_scene(path: Location | None, options: Any, console: Console, *, fai
                 }
                 for name, source in scene.sources.items()
             },
+            **({"strange": _strange(path, options, console, model)} if model else {}),
         }
+
+
+def _strange(path: Location | None, options: Any, console: Console, model: str) -> dict[str, float]:
+    """Share of each sensor that looks like nothing in the training data of a model."""
+    from mmedge.bundle import open_bundle
+    from mmedge.edge.domain import strange_shares, warnings_of
+    from mmedge.geo_io.scene import open_scene
+
+    bundle = open_bundle(model)
+    with open_scene(path, bundle.modalities, options) as scene:
+        shares = strange_shares(scene, bundle)
+    if not shares:
+        console.note(f"note: `{bundle.name}` does not say what it was trained on")
+    for text in warnings_of(shares, bundle.name):
+        console.warn(text)
+    return {name: round(share, 4) for name, share in shares.items()}
 
 
 def _crs_name(wkt: str) -> str:

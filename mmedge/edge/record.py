@@ -16,7 +16,10 @@ from mmedge.modality import Availability
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One finished run. `seconds` (read, compute, write, total) and `device` are said, never written into outputs."""
+    """One finished run. `seconds` (read, compute, write, total) and `device` are said, never written into outputs.
+
+    `strange`: share of each sensor that looks like nothing in the model's training data (see `domain`).
+    """
 
     outputs: Outputs
     bundle: Bundle
@@ -27,6 +30,7 @@ class RunRecord:
     device: str
     threads: int
     notes: tuple[str, ...]
+    strange: Mapping[str, float]
     seconds: Mapping[str, float]
 
     def shares(self) -> dict[str, float]:
@@ -71,6 +75,7 @@ class RunRecord:
             "availability": {name: round(share, 6) for name, share in self.shares().items()},
             "classes": {name: round(share, 6) for name, share in self.classes().items()},
             "notes": list(self.notes),
+            "strange": {name: round(share, 4) for name, share in self.strange.items()},
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
 
