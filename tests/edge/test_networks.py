@@ -12,13 +12,18 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from mmedge.edge.models.network import withheld  # noqa: E402
 from mmedge.edge.models.plain import EncoderNetwork  # noqa: E402
+from mmedge.edge.models.reach import halo_px  # noqa: E402
 from mmedge.edge.models.registry import METHODS, build  # noqa: E402
 from mmedge.edge.training.fit import parameter_groups  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
 from mmedge.errors import UsageError  # noqa: E402
 
 SENSORS = tuple(CHANNELS)
-KINDS = [(m, e, t) for m in METHODS for e, t in (("unet", "map"), ("vit", "map"), ("unet", "window"))]
+KINDS = [
+    *((m, "unet", "map") for m in METHODS),
+    *((m, e, t) for m in ("mamol", "mars", "dymo") for e, t in (("vit", "map"), ("unet", "window"))),
+    ("specialists", "vit", "window"),
+]
 
 
 @pytest.mark.parametrize(("method", "encoder", "task"), KINDS)
@@ -77,6 +82,7 @@ def test_every_trainable_parameter_is_in_one_group_and_learns(method: str, encod
             data, valid = windows(batch=6, seed=i)
             kept = torch.tensor([[m in pattern for m in SENSORS]] * 3 + [[True] * 3] * 3)
             sum(network.losses(data, valid, labels(task, 6), kept).values()).backward()
+            network.end_epoch()  # DyMo's prototype loss begins later
         moved |= {n for n, p in trained.items() if p.grad is not None and p.grad.any()}
     assert {n for n, _ in network.named_parameters()} == moved
 
@@ -112,14 +118,28 @@ def test_an_absent_sensor_costs_nothing() -> None:
     assert cost["optical", "sar"] == cost["optical",] + cost["sar",]
 
 
-def test_the_unet_sees_a_finite_distance() -> None:
-    network = small("dropout").requires_grad_(False)
+@pytest.mark.parametrize("method", ["dropout", "mamol", "dymo"])
+def test_a_halo_makes_windows_independent_of_their_surroundings(method: str) -> None:
+    network = small(method).requires_grad_(False)
+    halo, step = halo_px(network), network.token_px
+    assert 0 < halo < 48
     data, valid = windows(batch=1, side=128)
-    before = network(data, valid)
-    data["optical"][..., 60:68, 60:68] += 5
-    rows = (network(data, valid) - before).abs().amax((0, 1, 3)).nonzero().flatten()
-    assert 0 < 60 - rows.min() < 30
-    assert 0 < rows.max() - 67 < 30
+    valid["sar"][..., 40:70, 50:90] = False
+    whole = network(data, valid)
+    for row, col in ((0, 0), (8, 4), (28, 20)):
+        near = slice(row, row + 100), slice(col, col + 100)
+        part = network({m: x[(..., *near)] for m, x in data.items()}, {m: v[(..., *near)] for m, v in valid.items()})
+        core = slice(halo, 100 - halo)
+        close(part[..., core, core], whole[(..., *near)][..., core, core], 1e-6)
+    far = halo + step
+    data["optical"][..., :64, :] += 5
+    assert torch.equal(network(data, valid)[..., 64 + far :, :], whole[..., 64 + far :, :])
+
+
+def test_networks_that_see_their_whole_window_have_no_halo() -> None:
+    for network in (small("dropout", "vit"), small("mars"), small("dropout", task="window")):
+        with pytest.raises(ValueError, match="whole window"):
+            halo_px(network)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from mmedge.edge.models.baselines import ModalityDropout
+from mmedge.edge.models.baselines import Fill, ModalityDropout, Specialists
 from mmedge.edge.models.dymo import DyMo, DyMoConfig
 from mmedge.edge.models.encoders import Encoder
+from mmedge.edge.models.galileo import Galileo
+from mmedge.edge.models.galileo_encoder import GalileoEncoder
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
+from mmedge.edge.models.mamol_staged import StagedConfig, StagedMaMOL
 from mmedge.edge.models.mars import Mars, MarsConfig
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.plain import Plain
@@ -26,7 +29,7 @@ from mmedge.errors import UsageError
 
 Recipe = Mapping[str, Any]
 
-ENCODERS: Mapping[str, Callable[..., Encoder]] = {"unet": UNet, "vit": ViT}
+ENCODERS: Mapping[str, Callable[..., Encoder]] = {"unet": UNet, "vit": ViT, "galileo": GalileoEncoder}
 
 
 def build(recipe: Recipe) -> Network:
@@ -35,7 +38,7 @@ def build(recipe: Recipe) -> Network:
     Raises UsageError where a name or an option does not exist.
     """
     full = {"encoder": "unet", "task": "map", "encoder_options": {}, "options": {}, **recipe}
-    make = _named("method", full["method"], METHODS)
+    make: Callable[[Recipe], Network] = _named("method", full["method"], METHODS)
     if full["task"] not in ("map", "window"):
         raise UsageError(f"no task `{full['task']}`", hint="map: a class for each pixel; window: one for each window")
     try:
@@ -44,6 +47,13 @@ def build(recipe: Recipe) -> Network:
         raise UsageError(f"cannot build `{full['method']}` on `{full['encoder']}`: {err}") from err
     network.recipe = full
     return network
+
+
+def adopt(network: Network, galileo: Galileo) -> None:
+    """Give a network on Galileo its pre-trained weights. Without them, or a bundle's, it is worth nothing."""
+    for part in network.modules():
+        if isinstance(part, MaMOL | GalileoEncoder):
+            part.adopt(galileo)
 
 
 def _encoder(recipe: Recipe, **options: Any) -> Encoder:
@@ -64,7 +74,9 @@ def _on_galileo(kind: type[MaMOL], recipe: Recipe) -> Network:
 
 
 def _mamol(recipe: Recipe) -> Network:
-    return _on_galileo(MaMOL, recipe)
+    if recipe["encoder"] == "galileo":
+        return _on_galileo(MaMOL, recipe)
+    return StagedMaMOL(_encoder(recipe), recipe["classes"], recipe["task"], StagedConfig(**recipe["options"]))
 
 
 def _dropout(recipe: Recipe) -> Network:
@@ -86,10 +98,28 @@ def _impute_all(recipe: Recipe) -> Network:
     return _dymo(recipe, accept="all")
 
 
+def _zero_fill(recipe: Recipe) -> Network:
+    return Fill(_encoder(recipe), recipe["classes"], recipe["task"], value="zero", **recipe["options"])
+
+
+def _mean_fill(recipe: Recipe) -> Network:
+    return Fill(_encoder(recipe), recipe["classes"], recipe["task"], value="mean", **recipe["options"])
+
+
+def _specialists(recipe: Recipe) -> Network:
+    def make(channels: Mapping[str, int]) -> Plain:
+        return Plain(_encoder({**recipe, "channels": channels}), recipe["classes"], recipe["task"])
+
+    return Specialists(make, recipe["channels"], **recipe["options"])
+
+
 METHODS: Mapping[str, Callable[[Recipe], Network]] = {
     "mamol": _mamol,
     "mars": _mars,
     "dymo": _dymo,
     "dropout": _dropout,
+    "zero-fill": _zero_fill,
+    "mean-fill": _mean_fill,
+    "specialists": _specialists,
     "impute-all": _impute_all,
 }
