@@ -79,7 +79,7 @@ def run(
         document = score_map(Path(thing), reference_file, warn=console.warn)
         pictures = {"all": document["confusion"]}
     else:
-        options = o.scene_options(source, bands, scale, unit, reference, mask=mask)
+        options = o.scene_options(source=source, bands=bands, scale=scale, unit=unit, reference=reference, mask=mask)
         document = _bundle(thing, o.place(scene), options, reference_file, part, etas, threads, backend, console)
         pictures = document["confusion"]
     _write(paths, document, pictures, console)
@@ -142,8 +142,8 @@ def _bundle(
             kept = unseen(known, bundle, opened.grid)
             if (kept != known).any():
                 console.note(
-                    f"note: {int((kept != known).sum())} labelled pixels trained or validated `{bundle.name}` and are left "
-                    "out; --part all takes them too"
+                    f"note: {int((kept != known).sum())} labelled pixels trained or validated `{bundle.name}` and are "
+                    "left out; --part all takes them too"
                 )
             known = kept
         with console.progress("evaluating", unit="sets of sensors", per_unit=1) as progress:

@@ -32,6 +32,12 @@ def run(
     item: o.Item = None,
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--model", help="Say how far the scene lies from what this model knows.", show_default=False
+        ),
+    ] = None,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -62,7 +68,7 @@ def run(
             allow_remote=allow_remote,
             mask=mask,
         )
-        document = describe_scene(o.place(thing), options, console, failures=failures)
+        document = describe_scene(o.place(thing), options, console, failures=failures, model=model)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0
 
@@ -87,8 +93,10 @@ def describe_bundle(name: str) -> dict[str, Any]:
     }
 
 
-def describe_scene(path: Location | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
-    """What a scene holds, sensor by sensor, the share of valid pixels and what took the rest."""
+def describe_scene(
+    path: Location | None, options: Any, console: Console, *, failures: bool, model: str | None = None
+) -> dict[str, Any]:
+    """What a scene holds, sensor by sensor: shares valid, shares lost and to what, shares `model` does not know."""
     from mmedge.geo_io.scene import open_scene
     from mmedge.geo_io.survey import failure_shares, shares
 
@@ -117,7 +125,24 @@ def describe_scene(path: Location | None, options: Any, console: Console, *, fai
                 }
                 for name, source in scene.sources.items()
             },
+            **({"strange": _strange(path, options, console, model)} if model else {}),
         }
+
+
+def _strange(path: Location | None, options: Any, console: Console, model: str) -> dict[str, float]:
+    """Share of each sensor that looks like nothing in the training data of a model."""
+    from mmedge.bundle import open_bundle
+    from mmedge.edge.domain import strange_shares, warnings_of
+    from mmedge.geo_io.scene import open_scene
+
+    bundle = open_bundle(model)
+    with open_scene(path, bundle.modalities, options) as scene:
+        shares = strange_shares(scene, bundle)
+    if not shares:
+        console.note(f"note: `{bundle.name}` does not say what it was trained on")
+    for text in warnings_of(shares, bundle.name):
+        console.warn(text)
+    return {name: round(share, 4) for name, share in shares.items()}
 
 
 def _crs_name(wkt: str) -> str:

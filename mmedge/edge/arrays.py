@@ -13,6 +13,7 @@ from rasterio.transform import Affine
 
 from mmedge.bundle import DEFAULT, Bundle, LandClass, open_bundle
 from mmedge.edge.device import threads_available
+from mmedge.edge.domain import strange_shares, warnings_of
 from mmedge.edge.predict import Plan, predict
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
@@ -100,5 +101,5 @@ def _map(
         legend=bundle.classes,
         nodata=bundle.nodata,
         order=bundle.order,
-        warnings=scene.warnings,
+        warnings=(*scene.warnings, *warnings_of(strange_shares(scene, bundle), bundle.name)),
     )

@@ -17,6 +17,7 @@ import rasterio
 
 from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
 from mmedge.edge.device import threads_available
+from mmedge.edge.domain import strange_shares, warnings_of
 from mmedge.edge.predict import MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
 from mmedge.edge.runtime.open import open_runtime
@@ -137,6 +138,7 @@ def run(
         engines = engines.fitted(scene.grid)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             hashes = pool.submit(_inputs, scene)
+            strange = pool.submit(strange_shares, scene, bundle, job.region)
             plan = _cut(request, engines, job.region, scene)
             with rasterio.Env(
                 GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, _strip_cache(plan.cells, engines, scene))
@@ -149,6 +151,7 @@ def run(
                     engines,
                     tiles,
                     hashes,
+                    strange,
                     commit=commit,
                     warn=warn,
                     progress=progress,
@@ -254,6 +257,7 @@ def _map(
     engines: Engines,
     tiles: Generator[MapTile, None, None],
     hashes: Future[tuple[InputFile, ...]],
+    strange: Future[dict[str, float]],
     *,
     commit: Commit,
     warn: Warn,
@@ -295,6 +299,7 @@ def _map(
             provenance=provenance,
             device=engines.runtime.device,
             threads=request.threads or threads_available(),
+            strange=strange.result(),
             seconds=seconds,
         )
         _dress(record, grid, job)
@@ -303,6 +308,8 @@ def _map(
     seconds["total"] = time.perf_counter() - start
     for sensor in record.unused():
         warn(f"`{sensor}` is in the scene but valid nowhere: the map was made without it")
+    for text in warnings_of(record.strange, bundle.name):
+        warn(text)
     return record
 
 

@@ -17,7 +17,10 @@ from mmedge.modality import Availability
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One finished run. `seconds` (read, compute, write, wait, total) and `device` are never written into outputs."""
+    """One finished run. `seconds` (read, compute, write, wait, total) and `device` are said, not written into outputs.
+
+    `strange`: share of each sensor that looks like nothing in the model's training data (see `domain`).
+    """
 
     outputs: Outputs
     bundle: Bundle
@@ -27,6 +30,7 @@ class RunRecord:
     provenance: Provenance
     device: str
     threads: int
+    strange: Mapping[str, float]
     seconds: Mapping[str, float]
 
     def shares(self) -> dict[str, float]:
@@ -73,6 +77,7 @@ class RunRecord:
             "acquired": {name: self.provenance.acquired.get(name) for name in self.sensors},
             "lost": {name: dict(shares) for name, shares in self.provenance.lost.items()},
             "notes": list(self.provenance.assumptions),
+            "strange": {name: round(share, 4) for name, share in self.strange.items()},
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "utilisation": self.utilisation(),
         }

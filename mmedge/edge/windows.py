@@ -88,7 +88,7 @@ def _feeds(
     feeds: dict[str, Array] = {}
     for name in key.availability:
         mask = _pick(valid[name], cells, size)
-        feeds[name] = _derived(bundle.modality(name), _pick(data[name], cells, size), mask, pixel_m)
+        feeds[name] = derived(bundle.modality(name), _pick(data[name], cells, size), mask, pixel_m)
         feeds[f"{name}_valid"] = mask
     return feeds
 
@@ -103,5 +103,6 @@ def _pick(windows: Array, cells: Index, size: int) -> Array:
     return out
 
 
-def _derived(modality: Modality, data: Array, valid: Array, pixel_m: float) -> Array:
+def derived(modality: Modality, data: Array, valid: Array, pixel_m: float) -> Array:
+    """What the network sees of a sensor's windows: data (B, bands, H, W), valid (B, 1, H, W) -> (B, channels, H, W)."""
     return derive(modality.derive, data, valid, pixel_m) if modality.derive else data

@@ -24,7 +24,8 @@ from rasterio.features import shapes, sieve
 from mmedge.errors import GeoreferenceError, OutputError, SceneError, UsageError
 from mmedge.extras import need
 from mmedge.geo_io.ground import gsd_m, pixel_area_m2
-from mmedge.geo_io.outputs import part_of, publish
+from mmedge.geo_io.outputs import part_of
+from mmedge.geo_io.publication import publish
 from mmedge.grid import Grid
 
 CHUNK = 20_000  # polygons written at once

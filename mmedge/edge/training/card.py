@@ -59,7 +59,9 @@ The frozen transformer inside is Galileo-nano (G. Tseng et al., arXiv:2502.09356
 """
 
 
-def item(model: MaMOL, scenes: Sequence[Path], accuracy: Mapping[str, Any]) -> dict[str, Any]:
+def item(
+    model: MaMOL, scenes: Sequence[Path], accuracy: Mapping[str, Any], domain: Mapping[str, Any]
+) -> dict[str, Any]:
     """The STAC item without its assets. `scenes`: folders of the training scenes; `accuracy`: what was measured."""
     return model_item(
         NAME,
@@ -82,6 +84,7 @@ def item(model: MaMOL, scenes: Sequence[Path], accuracy: Mapping[str, Any]) -> d
             "mlm:pretrained_source": "Galileo-nano (nasaharvest/galileo, MIT), frozen",
             "mlm:hyperparameters": asdict(model.config),
             "mmedge:accuracy": dict(accuracy),
+            "mmedge:domain": dict(domain),
         },
     )
 

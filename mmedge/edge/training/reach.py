@@ -33,12 +33,15 @@ def reach_px(network: Network, side: int) -> int | None:
     return farthest
 
 
-def tiling_of(network: Network, window_px: int, halo_px: int) -> Tiling:
-    """Windows on a fixed lattice for a network that sees all of its window, else a halo as wide as it sees."""
+def tiling_of(network: Network, window_px: int, halo_px: int, *, fixed: bool) -> Tiling:
+    """Windows on a fixed lattice for a network that sees all of its window, else a halo as wide as it sees.
+
+    `fixed`: an input depends on the window that it is derived in (relief), so that maps need the windows of training.
+    """
     token = network.token_px
     reach = None
     side = 4 * STEP_PX
-    while not network.sees_whole_window and reach is None and side <= 16 * STEP_PX:
+    while not (fixed or network.sees_whole_window) and reach is None and side <= 16 * STEP_PX:
         reach, side = reach_px(network, side), 2 * side
     if reach is None:
         return Tiling(

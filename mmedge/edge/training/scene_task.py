@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from mmedge.bundle import Tiling
 from mmedge.edge.blocks import TRAIN, VALIDATE
+from mmedge.edge.domain import fit_domain, squares_of
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.config import RunConfig
@@ -21,6 +23,7 @@ from mmedge.edge.training.scenes import SceneSet
 Tensors = dict[str, Tensor]
 SHORTEST_EPOCH = 10
 STATISTICS_WINDOWS = 96
+DOMAIN_WINDOWS = 256
 
 
 class SceneTask:
@@ -106,6 +109,12 @@ class SceneTask:
             mean[m] = torch.tensor(np.zeros(len(pixels)) if empty else pixels.mean(1), dtype=torch.float32)
             deviation[m] = torch.tensor(np.ones(len(pixels)) if empty else pixels.std(1), dtype=torch.float32)
         return mean, deviation
+
+    def domain(self) -> dict[str, Any]:
+        """What training looks like to each sensor, as the bundle stores it; sensors that no scene has are left out."""
+        batch = self.draws.examples(np.random.default_rng(self.config.seed), DOMAIN_WINDOWS, plain=True)
+        squares = {m: squares_of(batch.data[m], batch.valid[m]) for m in self.scenes.sensors}
+        return {m: fit_domain(s).document() for m, s in squares.items() if len(s)}
 
     def tensors(self, arrays: Arrays | Masks) -> Tensors:
         return {m: torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for m, a in arrays.items()}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmedge.edge.domain import fit_domain, squares_of
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
-from mmedge.edge.training.batches import VALIDATE, Sampler, TrainingSet
+from mmedge.edge.training.batches import TRAIN, VALIDATE, Sampler, TrainingSet
 from mmedge.edge.training.fit import FitConfig
 from mmedge.edge.training.missingness import patterns
-from mmedge.edge.training.samples import Arrays, Masks, with_relief
-from mmedge.edge.training.score import derive_for, score_scene, score_world, tensors
-from mmedge.edge.training.split import part_of_pixels
+from mmedge.edge.training.samples import Arrays, Masks, cut, with_relief
+from mmedge.edge.training.score import WINDOW_PX, derive_for, score_scene, score_world, tensors
+from mmedge.edge.training.split import part_of_pixels, windows_inside
+
+DOMAIN_WINDOWS = 85  # a scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,18 @@ def validate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dic
             world.append(score_world(model, data.world_part(VALIDATE), present, classes).overall_accuracy)
     scores = {"accuracy": float(np.mean(accuracy)), "iou": float(np.mean(iou)), "world": float(np.mean(world))}
     return scores | {"selection": 0.4 * scores["accuracy"] + 0.4 * scores["iou"] + 0.2 * scores["world"]}
+
+
+def domain(data: TrainingSet) -> dict[str, Any]:
+    """What the training blocks look like to each sensor, as the bundle stores it."""
+    squares: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for scene in data.scenes:
+        origins = windows_inside(part_of_pixels(scene.name) == TRAIN, WINDOW_PX)
+        origins = origins[:: len(origins) // DOMAIN_WINDOWS]
+        seen, valid = cut(scene, origins, WINDOW_PX)
+        for m, x in with_relief(seen, valid).items():
+            squares.setdefault(m, []).append(squares_of(x, valid[m]))
+    return {m: fit_domain(np.concatenate(s)).document() for m, s in squares.items()}
 
 
 def _logits(model: Network, data: Arrays, valid: Masks) -> Tensor:

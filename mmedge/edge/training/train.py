@@ -96,7 +96,8 @@ def train(
     with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix="scenes-") as cache:
         scenes = read_scenes(config, Path(cache), warn=warn)
         network = _network(config, scenes)
-        tiling = tiling_of(network, config.window_px, config.halo_px)
+        fixed = any(m.derive for m in scenes.modalities)
+        tiling = tiling_of(network, config.window_px, config.halo_px, fixed=fixed)
         task = SceneTask(scenes, config, tiling, device)
         network.set_statistics(*task.statistics())
         network.to(device)
@@ -210,7 +211,7 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
         shutil.copyfile(config.license_file, part / "LICENSE")
     else:
         (part / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
-    item = _item(network, scenes, tiling, config)
+    item = _item(network, task, config)
     write_model_json(part, item, ROLES)
     engines = _engines(open_bundle(part))
     _check_parity(network, task, engines)
@@ -235,7 +236,8 @@ def _engines(bundle: Bundle) -> Engines:
     return Engines(bundle, runtime, batch=PARITY_WINDOWS)
 
 
-def _item(network: Network, scenes: SceneSet, tiling: Tiling, config: RunConfig) -> dict[str, Any]:
+def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any]:
+    scenes, tiling = task.scenes, task.tiling
     boxes = [[round(v, 6) for v in footprint(b.grid)[1]] for b in scenes.blocks]
     training = [
         {"name": s.name, "files": list(files), **blocks.document()}
@@ -261,6 +263,7 @@ def _item(network: Network, scenes: SceneSet, tiling: Tiling, config: RunConfig)
             else None,
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},
+            "mmedge:domain": task.domain(),
             "mmedge:cost": {str(a): _cost(network, a, tiling) for a in Availability.every(network.sensors)},
         },
     )
