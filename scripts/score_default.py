@@ -24,11 +24,12 @@ from mmedge.edge.models.baselines import ModalityDropout
 from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
 from mmedge.edge.training.batches import TEST, TRAIN, TrainingSet
 from mmedge.edge.training.evaluate import summary
-from mmedge.edge.training.fit import FitConfig, fit
+from mmedge.edge.training.fit import fit
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene
 from mmedge.edge.training.score import score_scene, score_world
 from mmedge.edge.training.split import part_of_pixels
+from mmedge.edge.training.terra import TerraConfig, TerraTask
 from mmedge.edge.training.trees import score_trees
 
 SEEDS = (0, 1, 2)
@@ -69,8 +70,9 @@ def trees(train: list[Part], test: list[Part], seed: int) -> Row:
 
 def network(kind: str, data: TrainingSet, test: list[Part], args: argparse.Namespace, seed: int, folder: Path) -> Row:
     model = new_model(args.data, data, MaMOLConfig(), seed, kind=NETWORKS[kind])
-    config = FitConfig(seed=seed, steps=args.steps)
-    best = fit(model, data, config, sensors=SENSORS, folder=folder, report=lambda line: print(line, flush=True))
+    config = TerraConfig(seed=seed, steps=args.steps)
+    task = TerraTask(data, config, SENSORS)
+    best = fit(model, task, config, folder=folder, report=lambda line: print(line, flush=True))
     model.eval()
     confusions = {"+".join(p): [score_scene(model, s, p, m) for s, m in test] for p in patterns(SENSORS)}
     world = {

@@ -25,8 +25,9 @@ from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
 from mmedge.edge.training import card
 from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
-from mmedge.edge.training.fit import FitConfig, fit, validate
+from mmedge.edge.training.fit import fit
 from mmedge.edge.training.samples import with_relief
+from mmedge.edge.training.terra import TerraConfig, TerraTask, validate
 
 
 def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int, kind: type[MaMOL] = MaMOL) -> MaMOL:
@@ -43,14 +44,15 @@ def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int,
 
 
 # The steadier weights' share of the mix: the smallest of .5, .6, .7 at which holes change less than 1 % on the scenes.
-STEADY = FitConfig(steps=200, agreement=60.0, learning_rate=1e-3)
+STEADY = TerraConfig(steps=200, agreement=60.0, learning_rate=1e-3)
 STEADY_SHARE = 0.6
 
 
 def steadied(model: MaMOL, training: TrainingSet, seed: int, folder: Path) -> None:
     """Go on training for agreement, then mix: in place."""
     first = {name: t.clone() for name, t in model.state_dict().items()}
-    fit(model, training, replace(STEADY, seed=seed), sensors=SENSORS, folder=folder, report=say)
+    config = replace(STEADY, seed=seed)
+    fit(model, TerraTask(training, config, SENSORS), config, folder=folder, report=say)
     second = model.state_dict()
     model.load_state_dict({n: t.lerp(second[n], STEADY_SHARE) for n, t in first.items()})
     model.eval()
@@ -79,14 +81,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/mamol-terra"), help="state of the training run")
     parser.add_argument("--out", type=Path, default=Path("mmedge/bundles/mamol-terra"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=FitConfig.steps)
+    parser.add_argument("--steps", type=int, default=TerraConfig().steps)
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # measured: two threads take 3.6 x the CPU time of one where other work runs beside
     training = TrainingSet.read(args.data)
     model = new_model(args.data, training, MaMOLConfig(), args.seed)
-    config = FitConfig(seed=args.seed, steps=args.steps)
-    fit(model, training, config, sensors=SENSORS, folder=args.runs / "first", report=say)
+    config = TerraConfig(seed=args.seed, steps=args.steps)
+    fit(model, TerraTask(training, config, SENSORS), config, folder=args.runs / "first", report=say)
     steadied(model, training, args.seed, args.runs / "steady")
     accuracy = {"validation": validate(model, training, SENSORS), **evaluate(model, training, SENSORS)}
     print(json.dumps(accuracy, indent=1))

@@ -11,7 +11,20 @@ from types import FrameType
 import typer
 
 from mmedge import __version__
-from mmedge.cli import batch, doctor, infer, info, simulate_failure, stack
+from mmedge.cli import (
+    batch,
+    bundle,
+    catalog,
+    doctor,
+    evaluate,
+    infer,
+    info,
+    parity,
+    quantize,
+    simulate_failure,
+    stack,
+    train,
+)
 from mmedge.errors import MMEdgeError
 
 BUG = 70
@@ -29,8 +42,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (infer, batch, stack, info, simulate_failure, doctor):
+for verb in (infer, batch, catalog, stack, info, train, evaluate, quantize, parity, simulate_failure, doctor):
     app.command(verb.NAME)(verb.run)
+app.add_typer(bundle.group, name=bundle.NAME)
 
 
 def _version(shown: bool) -> None:

@@ -6,10 +6,7 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mmedge.cli.table import BatchLines
+from typing import Any
 
 
 class Console:
@@ -35,22 +32,18 @@ class Console:
         """The verb's result: one JSON document, or text for people."""
         print(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text)
 
-    def progress(self, what: str) -> Progress:
-        return Progress(what) if self._seen() else SilentProgress()
+    def progress(self, what: str, *, unit: str = "Mpx", per_unit: float = 1e6) -> Progress:
+        return Progress(what, unit, per_unit) if self.watched() else SilentProgress()
 
-    def batch_table(self, scenes: int) -> BatchLines:
-        from mmedge.cli.table import BatchLines, BatchTable
-
-        return BatchTable(self, scenes) if self._seen() else BatchLines(self, scenes)
-
-    def _seen(self) -> bool:
+    def watched(self) -> bool:
+        """Whether somebody looks: stderr is a terminal, and neither -q nor the environment forbids a bar."""
         return sys.stderr.isatty() and not self.quiet and not os.environ.get("MMEDGE_NO_PROGRESS")
 
 
 class Progress:
-    """A bar with rate and ETA for work that is counted in pixels."""
+    """A bar with rate and ETA for work that is counted in pixels, or in what `unit` says."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str, per_unit: float) -> None:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
@@ -65,6 +58,7 @@ class Progress:
             transient=True,
         )
         self._what, self._start = what, time.monotonic()
+        self._unit, self._per_unit = unit, per_unit
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -75,8 +69,8 @@ class Progress:
         self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        rate = done / max(1e-9, time.monotonic() - self._start) / 1e6
-        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.2f} Mpx/s")
+        rate = done / max(1e-9, time.monotonic() - self._start) / self._per_unit
+        self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.2f} {self._unit}/s")
 
 
 class SilentProgress(Progress):

@@ -75,15 +75,15 @@ def describe_bundle(name: str) -> dict[str, Any]:
 
 
 def describe_scene(path: Location | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
-    """What a scene holds, sensor by sensor, and the share of valid pixels."""
+    """What a scene holds, sensor by sensor, the share of valid pixels and what took the rest."""
     from mmedge.geo_io.scene import open_scene
-    from mmedge.geo_io.survey import failure_shares, valid_shares
+    from mmedge.geo_io.survey import failure_shares, shares
 
     with open_scene(path, None, options) as scene:
         for warning in scene.warnings:
             console.warn(warning)
-        shares = valid_shares(scene)
-        lost = failure_shares(scene) if failures else {}
+        seen = shares(scene)
+        failed = failure_shares(scene) if failures else {}
         return {
             "schema": "mmedge.info.scene/1",
             "scene": scene.name,
@@ -97,8 +97,8 @@ def describe_scene(path: Location | None, options: Any, console: Console, *, fai
                     "unit": source.info.unit,
                     "gsd_m": round(source.info.gsd_m, 3),
                     "acquired": str(source.info.acquired) if source.info.acquired else None,
-                    "valid_share": round(shares[name], 4),
-                    **({"failed": lost[name]} if name in lost else {}),
+                    "valid_share": round(seen[name][0], 4),
+                    "lost_share": {k: round(v, 5) for k, v in (seen[name][1] | failed.get(name, {})).items()},
                     "files": [file.name for file in source.info.files],
                     "assumptions": list(source.info.assumptions),
                 }

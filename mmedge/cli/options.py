@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from mmedge.errors import UsageError
 if TYPE_CHECKING:
     from mmedge.geo_io.location import Location
     from mmedge.geo_io.scene import SceneOptions
+    from mmedge.geo_io.speckle import Speckle as SpeckleFilter
 
 OptionalPath = Path | None
 Scene = Annotated[
@@ -61,7 +63,10 @@ Output = Annotated[
 Model = Annotated[
     str, typer.Option("-m", "--model", envvar="MMEDGE_MODEL", help="A built-in model, or a bundle folder.")
 ]
-Backend = Annotated[str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto or openvino.")]
+Backend = Annotated[
+    str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto, openvino, onnxruntime or eager.")
+]
+StrictDevice = Annotated[bool, typer.Option("--strict-device", help="Fail rather than leave a GPU unused.")]
 Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16 or int8.")]
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
@@ -72,6 +77,18 @@ Mask = Annotated[
 ]
 Screen = Annotated[
     bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
+]
+Speckle = Annotated[
+    str | None,
+    typer.Option("--speckle", metavar="lee[,SIZE[,LOOKS]]", help="Filter radar speckle over SIZE x SIZE pixels (5)."),
+]
+Labels = Annotated[
+    OptionalPath,
+    typer.Option("--labels", help="Reference classes: a raster, or polygons or points.", show_default=False),
+]
+Field = Annotated[
+    str | None,
+    typer.Option("--field", help="The attribute of a vector file that holds the class.", show_default=False),
 ]
 Bbox = Annotated[str | None, typer.Option("--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="In the scene's CRS.")]
 Aoi = Annotated[OptionalPath, typer.Option("--aoi", help="Polygons to map, in any CRS.")]
@@ -119,6 +136,7 @@ def scene_options(
     allow_remote: bool = False,
     mask: list[str] | None = None,
     screen: bool = False,
+    speckle: str | None = None,
 ) -> SceneOptions:
     """What the flags say about a scene."""
     from mmedge.geo_io.location import locate
@@ -134,6 +152,7 @@ def scene_options(
         allow_remote=allow_remote,
         masks={k: [locate(p) for p in paths] for k, paths in assignments("--mask", mask).items()},
         screen=screen,
+        speckle=_speckle(speckle) if speckle else None,
     )
 
 
@@ -145,6 +164,16 @@ def _scale(sensor: str, given: list[str]) -> tuple[float, float]:
             f"`--scale {sensor}={','.join(given)}` is not SCALE[,OFFSET]", hint="--scale optical=1e-4"
         ) from None
     return scale, offset
+
+
+def _speckle(text: str) -> SpeckleFilter:
+    from mmedge.geo_io.speckle import Speckle
+
+    match = re.fullmatch(r"lee(?:,(\d+)(?:,(\d+(?:\.\d+)?))?)?", text)
+    if not match:
+        raise UsageError(f"`--speckle {text}` is not lee[,SIZE[,LOOKS]]", hint="--speckle lee, or lee,7,4.4")
+    size, looks = match.groups()
+    return Speckle(size=int(size or 5), looks=float(looks) if looks else None)
 
 
 def bounds(text: str | None) -> tuple[float, float, float, float] | None:

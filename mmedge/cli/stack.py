@@ -22,6 +22,7 @@ def run(
     reference: o.Reference = None,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -36,7 +37,7 @@ def run(
     from mmedge.geo_io.stack import stack
 
     console = Console(quiet=quiet)
-    options = o.scene_options(source, bands, scale, unit, reference, mask=mask, screen=screen)
+    options = o.scene_options(source, bands, scale, unit, reference, mask=mask, screen=screen, speckle=speckle)
     with open_scene(None, None, options) as scene:
         for warning in scene.warnings:
             console.warn(warning)

@@ -78,3 +78,16 @@ class Confusion:
 def _ratio(part: npt.NDArray[np.generic], whole: Ints) -> Floats:
     ratio: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return ratio
+
+
+def calibration_error(confidence: Floats, right: npt.NDArray[np.bool_], bins: int = 15) -> float:
+    """Expected calibration error of N answers: mean gap between confidence (0..1) and accuracy, over equal bins.
+
+    Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599. NaN where there is no answer.
+    """
+    if not len(confidence):
+        return float("nan")
+    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    said = np.bincount(index, confidence, minlength=bins)
+    was = np.bincount(index, right, minlength=bins)
+    return float(np.abs(said - was).sum() / len(confidence))

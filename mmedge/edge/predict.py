@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from mmedge.geo_io.tiling import IoTile, Lattice
 from mmedge.grid import Window
 from mmedge.tile import Data, Tile, Valid
 
+Counts = Mapping[str, Mapping[str, int]]  # pixels by sensor and by what took them
 U8 = npt.NDArray[np.uint8]
 NO_CONFIDENCE = 255
 # Probabilities are stored in steps of 1/250, so that 255 is free for nodata.
@@ -29,7 +30,8 @@ class MapTile:
     """A finished piece of the map, (rows, cols) each, `probs` (classes, rows, cols).
 
     `sensors`: bit i where modality i was valid and used, 0 where no sensor saw the pixel; there `classes` is nodata and
-    `confidence` 255. `confidence` is in percent. `seconds` are (reading, computing).
+    `confidence` 255. `confidence` is in percent. `lost` counts pixels that a sensor did not give, by what took them
+    (see `Tile.lost`). `seconds` are (reading, computing).
     """
 
     window: Window
@@ -37,6 +39,7 @@ class MapTile:
     confidence: U8
     sensors: U8
     probs: U8 | None
+    lost: Counts
     seconds: tuple[float, float]
 
 
@@ -96,7 +99,8 @@ def _classify(
     canvas = _Canvas(where.rows, where.cols, step, len(bundle.classes), bundle.nodata, probs=probs)
     for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m):
         logits = engines.session(batch.key).run(batch.feeds)
-        canvas.put(batch.cells, logits[: len(batch.cells), :, halo : halo + step, halo : halo + step])
+        logits = logits[: len(batch.cells), :, halo : halo + step, halo : halo + step]
+        canvas.put(batch.cells, logits / np.float32(bundle.temperature(batch.key.availability)))
     values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
     rows, cols = where.core.within(where.read.grow(-halo))
     sensors = _sensors(tile, bundle.order, where.core)
@@ -110,6 +114,7 @@ def _classify(
         confidence=np.where(seen, canvas.confidence[rows, cols], np.uint8(NO_CONFIDENCE)),
         sensors=sensors,
         probs=canvas_probs,
+        lost=_lost(tile, where.core, wanted),
         seconds=(reading, time.perf_counter() - start),
     )
 
@@ -121,6 +126,16 @@ def _sensors(tile: Tile, order: tuple[str, ...], core: Window) -> U8:
         if name in tile.valid:
             bits |= tile.valid[name][rows, cols].astype(np.uint8) << np.uint8(i)
     return bits
+
+
+def _lost(tile: Tile, core: Window, wanted: Valid | None) -> Counts:
+    rows, cols = core.within(tile.window)
+    counted: dict[str, dict[str, int]] = {}
+    for name, lost in tile.lost.items():
+        inside = {cause: mask[rows, cols] for cause, mask in lost.items()}
+        numbers = {c: int((m if wanted is None else m & wanted).sum()) for c, m in inside.items()}
+        counted[name] = {cause: n for cause, n in numbers.items() if n}
+    return counted
 
 
 class _Canvas:

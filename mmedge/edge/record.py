@@ -26,7 +26,6 @@ class RunRecord:
     provenance: Provenance
     device: str
     threads: int
-    notes: tuple[str, ...]
     seconds: Mapping[str, float]
 
     def shares(self) -> dict[str, float]:
@@ -70,7 +69,9 @@ class RunRecord:
             "mapped": self.counts.mapped,
             "availability": {name: round(share, 6) for name, share in self.shares().items()},
             "classes": {name: round(share, 6) for name, share in self.classes().items()},
-            "notes": list(self.notes),
+            "acquired": {name: self.provenance.acquired.get(name) for name in self.sensors},
+            "lost": {name: dict(shares) for name, shares in self.provenance.lost.items()},
+            "notes": list(self.provenance.assumptions),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
         }
 

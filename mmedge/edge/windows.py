@@ -54,10 +54,11 @@ def _sorted(valid: dict[str, Array], bundle: Bundle, where: IoTile) -> dict[Grap
     for i, name in enumerate(bundle.order):
         if name not in valid:
             continue
-        share = _token_share(valid[name][:, :, 0], bundle.tiling.token_px)
-        present = share.max(axis=(2, 3)) > 0
+        present = valid[name].any(axis=(2, 3, 4))
         bits |= present.astype(np.int64) << i
-        mixed |= present & (share.min(axis=(2, 3)) < 0.5)
+        if bundle.mixed:
+            share = _token_share(valid[name][:, :, 0], bundle.tiling.token_px)
+            mixed |= present & (share.min(axis=(2, 3)) < 0.5)
     keys = {}
     for code in np.unique(bits * 2 + mixed):
         if code > 1:

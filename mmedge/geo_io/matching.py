@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmedge.errors import BandError, UsageError
 from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
 from mmedge.geo_io.manifest import Manifest
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import RasterBand, RasterFile
 from mmedge.geo_io.spectral import nearest_band
 from mmedge.modality import Modality, Unit
 

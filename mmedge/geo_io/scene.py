@@ -23,12 +23,13 @@ from mmedge.geo_io.lidar import LidarSource
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.manifest import read_manifest
 from mmedge.geo_io.matching import describe, from_manifest, listed, match, modalities_of, with_names
-from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid
+from mmedge.geo_io.rasterfile import RasterBand, RasterFile, ground_grid
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
+from mmedge.geo_io.speckle import Speckle
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
-from mmedge.tile import Tile
+from mmedge.tile import Data, Lost, Tile, Valid
 
 # Outside this range of (scene GSD / model GSD) a model sees another world than it was trained on.
 GSD_RANGE = (0.75, 1.34)
@@ -45,7 +46,8 @@ class SceneOptions:
     sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must
     not be used (clouds, layover, shadow), on any grid; `reference`: the sensor whose grid is the reference; `item`:
     which one of a STAC ItemCollection; `allow_remote`: an item's assets may lie outside its folder; `screen`: leave out
-    pixels that look like a failure of their sensor (see `failure`); `name`: what to call a scene of several files.
+    pixels that look like a failure of their sensor (see `failure`); `speckle`: how to filter radar; `name`: what a
+    scene of several files is called.
     """
 
     sources: Mapping[str, Sequence[Location]] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class SceneOptions:
     item: str | None = None
     allow_remote: bool = False
     screen: bool = False
+    speckle: Speckle | None = None
     name: str | None = None
 
 
@@ -80,19 +83,25 @@ class Scene:
         return tuple(text for source in self.sources.values() for text in source.info.assumptions)
 
     def read(self, window: Window) -> Tile:
-        """Data and validity of every sensor. What lies outside the grid is invalid."""
-        inside = window.intersect(self.grid.window)
-        data, valid = {}, {}
+        """Data and validity of every sensor. What lies outside the grid is invalid, and nothing took it."""
+        tile = Tile(window, {}, {}, {})
         for name, source in self.sources.items():
-            channels = len(source.info.bands)
-            if inside == window:
-                data[name], valid[name] = source.read(window)
-                continue
-            data[name], valid[name] = np.zeros((channels, *window.shape), np.float32), np.zeros(window.shape, bool)
-            if not inside.empty:
-                rows, cols = inside.within(window)
-                data[name][:, rows, cols], valid[name][rows, cols] = source.read(inside)
-        return Tile(window, data, valid)
+            tile.data[name], tile.valid[name], tile.lost[name] = self._look(source, window)
+        return tile
+
+    def _look(self, source: Source, window: Window) -> tuple[Data, Valid, Lost]:
+        inside = window.intersect(self.grid.window)
+        if inside == window:
+            return source.look(window)
+        data, valid = np.zeros((len(source.info.bands), *window.shape), np.float32), np.zeros(window.shape, bool)
+        if inside.empty:
+            return data, valid, {}
+        rows, cols = inside.within(window)
+        data[:, rows, cols], valid[rows, cols], found = source.look(inside)
+        lost = {cause: np.zeros(window.shape, bool) for cause in found}
+        for cause, mask in found.items():
+            lost[cause][rows, cols] = mask
+        return data, valid, lost
 
     def only(self, sensors: Sequence[str]) -> Scene:
         """The same scene, narrowed to some of its sensors."""
@@ -135,9 +144,15 @@ def open_scene(
     sources: dict[str, Source] = {}
     warnings = list(found.warnings)
     for name, bands in chosen.items():
-        backscatter = options.unit.get(name, "dB")
-        date = found.acquired or _acquired(name, bands, found.files)
-        source = RasterSource(by_name[name], bands, found.files, reference, backscatter=backscatter, acquired=date)
+        source = RasterSource(
+            by_name[name],
+            bands,
+            found.files,
+            reference,
+            backscatter=options.unit.get(name, "dB"),
+            speckle=options.speckle,
+            acquired=found.acquired or _acquired(name, bands, found.files),
+        )
         sources[name] = source
         warnings += [*source.info.warnings, *source.check(reference)]
     for name, paths in clouds.items():

@@ -48,6 +48,8 @@ def test_a_user_mask_narrows_its_own_sensor(chile: Path, tmp_path: Path, factor:
     assert not tile.valid["sar"][:4].any()
     assert tile.valid["sar"][4:].all()  # nodata 0 of the mask means nothing
     assert tile.valid["optical"].all()
+    np.testing.assert_array_equal(tile.lost["sar"]["mask"], ~tile.valid["sar"])
+    assert not tile.lost["sar"]["nodata"].any()
 
 
 def test_unknown_places_of_a_mask_are_unusable(chile: Path, tmp_path: Path) -> None:

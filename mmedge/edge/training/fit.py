@@ -1,49 +1,53 @@
-"""The fitting loop: missing-sensor patterns drawn each step, agreement across holes, early stopping, resumption.
+"""The fitting loop: optimisation, averaged weights, early stopping, resumption. What is learnt is a `Task`.
 
 A step depends on (seed, step) alone; the state on disk is tensors and JSON, so a stopped run goes on where it was.
+Started by torchrun on several processes, each draws its own examples and gradients are averaged.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
 
-from mmedge.edge.metrics import Confusion
-from mmedge.edge.training.batches import VALIDATE, Sampler, TrainingSet
-from mmedge.edge.training.missingness import patterns
-from mmedge.edge.training.samples import Arrays, Masks, with_relief
-from mmedge.edge.training.score import score_scene, score_world, tensors
-from mmedge.edge.training.split import part_of_pixels
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """Optimisation. Learning rate warms up over a tenth of the steps and falls to 0 linearly, as in the MaMOL paper.
 
-    A step draws `draws` patterns; for each, `windows` windows are seen whole and with holes. `agreement` weighs the
-    divergence between the two outside the holes, `world` the loss on single pixels.
+    Weights are averaged with decay `average`; every `check_every` steps they are validated and saved. Training ends
+    after `patience` validations without a better one.
     """
 
     seed: int = 0
     steps: int = 600
-    draws: int = 2
-    windows: int = 6
-    world_pixels: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 2e-2
-    agreement: float = 10.0
-    world: float = 0.3
     average: float = 0.99
     check_every: int = 100
     patience: int = 6
+
+
+class Task(Protocol):
+    """What a network learns, and how well it does."""
+
+    def loss(self, model: nn.Module, rng: np.random.Generator, step: int) -> Tensor:
+        """Loss of one step. Whatever is drawn comes from `rng` or torch's generator, both seeded by the step."""
+        ...
+
+    def validate(self, model: nn.Module) -> Scores:
+        """Scores of the averaged weights; the checkpoint with the highest `selection` is kept."""
+        ...
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -55,90 +59,63 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     ]
 
 
-def validate(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
-    """Mean over the availabilities of accuracy and mean IoU on the validation blocks; accuracy on world pixels."""
-    model.eval()
-    accuracy, iou, world = [], [], []
-    for present in patterns(sensors):
-        total: Confusion | None = None
-        for scene in data.scenes:
-            part = score_scene(model, scene, present, part_of_pixels(scene.name) == VALIDATE)
-            total = part if total is None else total + part
-        if total is None:
-            raise ValueError("no scene to validate on")
-        accuracy.append(total.overall_accuracy)
-        iou.append(total.mean_iou)
-        if "elevation" not in present:
-            classes = len(total.counts)
-            world.append(score_world(model, data.world_part(VALIDATE), present, classes).overall_accuracy)
-    model.train()
-    scores = {"accuracy": float(np.mean(accuracy)), "iou": float(np.mean(iou)), "world": float(np.mean(world))}
-    return scores | {"selection": 0.4 * scores["accuracy"] + 0.4 * scores["iou"] + 0.2 * scores["world"]}
-
-
 def fit(
     model: nn.Module,
-    data: TrainingSet,
+    task: Task,
     config: FitConfig,
     *,
-    sensors: tuple[str, ...],
     folder: Path,
     report: Callable[[str], None],
-    everywhere: bool = False,
-) -> dict[str, float]:
-    """Train in place; afterwards `model` holds the averaged weights of the best validation. State goes to `folder`."""
-    sampler = Sampler(data, everywhere=everywhere)
+    progress: Callable[[int, int], None] = lambda done, steps: None,
+    logged: Callable[[Sequence[Scores]], None] = lambda history: None,
+) -> Scores:
+    """Train in place; afterwards `model` holds the averaged weights of the best validation. State goes to `folder`.
+
+    `report` gets a line a validation, `logged` all of them so far. Raises ValueError where `folder` holds a run of
+    another configuration.
+    """
     optimiser = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
     )
     run = _Run(model, optimiser, folder, config)
     run.load()
+    model.train()
     while run.step < config.steps and run.stale < config.patience:
         _set_rate(optimiser, config, run.step)
         torch.manual_seed(config.seed * 1_000_003 + run.step)
-        loss = _step(model, sampler, np.random.default_rng([config.seed, run.step]), config, sensors)
+        draws = [config.seed, run.step, *([_rank()] if _rank() else [])]
+        loss = task.loss(model, np.random.default_rng(draws), run.step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        _average_gradients(model)
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
         optimiser.step()
         run.advance()
+        progress(run.step, config.steps)
         if run.step % config.check_every == 0 or run.step == config.steps:
             with run.averaged():
-                scores = validate(model, data, sensors)
+                model.eval()
+                scores = task.validate(model)
+                model.train()
             run.record(scores)
+            logged(run.history)
             report(f"step {run.step}: loss {loss.item():.3f} " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     return run.restore_best()
 
 
-def _step(
-    model: nn.Module, sampler: Sampler, rng: np.random.Generator, config: FitConfig, sensors: tuple[str, ...]
-) -> Tensor:
-    every = patterns(sensors)
-    losses = []
-    for _ in range(config.draws):
-        present = every[rng.integers(len(every))]
-        batch = sampler.windows(rng, present, config.windows)
-        labels = torch.from_numpy(batch.labels)
-        whole = _logits(model, batch.data, batch.valid)
-        holed = _logits(model, batch.data, batch.holed)
-        seen = torch.from_numpy(np.logical_or.reduce([batch.holed[m] for m in present])[:, 0])
-        untouched = torch.from_numpy(np.logical_and.reduce([batch.holed[m] == batch.valid[m] for m in present])[:, 0])
-        loss = 0.5 * F.cross_entropy(whole, labels, ignore_index=-1)
-        loss = loss + 0.5 * F.cross_entropy(holed, labels.where(seen, -1), ignore_index=-1)
-        apart = F.kl_div(holed.log_softmax(1), whole.detach().softmax(1), reduction="none").sum(1)
-        loss = loss + config.agreement * (apart * untouched).sum() / untouched.sum().clamp(min=1)
-        losses.append(loss)
-    if config.world:
-        present = patterns(tuple(m for m in sensors if m != "elevation"))[rng.integers(3)]
-        data, valid, truth = sampler.world_pixels(rng, present, config.world_pixels)
-        logits = _logits(model, data, valid).mean((2, 3))
-        losses.append(config.draws * config.world * F.cross_entropy(logits, torch.from_numpy(truth)))
-    return torch.stack(losses).sum() / config.draws
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def _logits(model: nn.Module, data: Arrays, valid: Masks) -> Tensor:
-    logits: Tensor = model(tensors(with_relief(data, valid)), tensors(valid))
-    return logits
+def _average_gradients(model: nn.Module) -> None:
+    """Over the processes of a distributed run. Parameters that one of them did not use count as 0 there."""
+    if not distributed.is_initialized():
+        return
+    for p in model.parameters():
+        if p.requires_grad:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            distributed.all_reduce(p.grad)
+            p.grad /= distributed.get_world_size()
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) -> None:
@@ -149,12 +126,13 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: FitConfig, step: int) ->
 
 
 class _Run:
-    """State of a training run: step, moments, averaged weights, best weights; on disk as safetensors and JSON."""
+    """State of a training run: step, moments, averaged weights, best weights, buffers; safetensors and JSON on disk."""
 
     def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, config: FitConfig) -> None:
         self.model, self.optimiser, self.folder, self.config = model, optimiser, folder, config
         self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.mean = {n: p.detach().clone() for n, p in self.trained.items()}
+        self.buffers = {n: b for n, b in model.named_buffers() if n in model.state_dict()}
         self.best: dict[str, Tensor] = {}
         self.step = self.stale = 0
         self.history: list[dict[str, float]] = []
@@ -172,43 +150,63 @@ class _Run:
 
     def record(self, scores: dict[str, float]) -> None:
         self.stale += 1
+        if distributed.is_initialized():  # each process has gathered statistics of its own
+            for b in self.buffers.values():
+                distributed.broadcast(b, 0)
         if not self.history or scores["selection"] > max(h["selection"] for h in self.history):
-            self.stale, self.best = 0, {n: t.clone() for n, t in self.mean.items()}
+            self.stale, self.best = 0, {n: t.detach().clone() for n, t in {**self.buffers, **self.mean}.items()}
         self.history.append({"step": self.step, **scores})
         self.save()
 
     def restore_best(self) -> dict[str, float]:
         with torch.no_grad():
-            for name, p in self.trained.items():
+            for name, p in (*self.buffers.items(), *self.trained.items()):
                 p.copy_(self.best[name])
         self.model.eval()
         return max(self.history, key=lambda h: h["selection"])
 
     def save(self) -> None:
-        state = {f"{kind}/{n}": t for kind, ts in (("mean", self.mean), ("best", self.best)) for n, t in ts.items()}
-        for name, p in self.trained.items():
-            state[f"now/{name}"] = p.detach().contiguous()
-            for key, value in self.optimiser.state[p].items():
-                state[f"{key}/{name}"] = value
-        save_file(state, self.folder / "state.part", {"step": str(self.step), "stale": str(self.stale)})
+        if _rank():
+            return
         facts = {"config": asdict(self.config), "step": self.step, "stale": self.stale, "history": self.history}
-        (self.folder / "run.part").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        text = json.dumps(facts, indent=1)
+        # One file holds everything, so that a kill between two files cannot tear a state apart.
+        save_file(self._state(), self.folder / "state.part", {"facts": text})
+        (self.folder / "run.part").write_text(text, encoding="utf-8")
         (self.folder / "state.part").replace(self.folder / "state.safetensors")
         (self.folder / "run.part").replace(self.folder / "run.json")
 
+    def _state(self) -> dict[str, Tensor]:
+        kinds: dict[str, Mapping[str, Tensor]] = {
+            "mean": self.mean,
+            "best": self.best,
+            "now": self.trained,
+            "buffer": self.buffers,
+        }
+        state = {f"{kind}/{n}": t.detach().contiguous() for kind, ts in kinds.items() for n, t in ts.items()}
+        for name, p in self.trained.items():
+            state |= {f"{key}/{name}": value for key, value in self.optimiser.state[p].items()}
+        return {name: t.clone() for name, t in state.items()}
+
     def load(self) -> None:
-        if not (self.folder / "run.json").is_file():
+        path = self.folder / "state.safetensors"
+        if not path.is_file():
             return
-        facts = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if facts["config"] != asdict(self.config):
             raise ValueError(f"{self.folder} holds a run of another configuration")
         self.step, self.stale, self.history = facts["step"], facts["stale"], facts["history"]
-        state = load_file(self.folder / "state.safetensors")
+        with torch.no_grad():
+            for kind, ts in (("now", self.trained), ("mean", self.mean), ("buffer", self.buffers)):
+                for name, t in ts.items():
+                    t.copy_(state[f"{kind}/{name}"])
+        self.best = {n.removeprefix("best/"): t for n, t in state.items() if n.startswith("best/")}
         for name, p in self.trained.items():
-            with torch.no_grad():
-                p.copy_(state[f"now/{name}"])
-            self.mean[name], self.best[name] = state[f"mean/{name}"], state[f"best/{name}"]
-            self.optimiser.state[p] = {k: state[f"{k}/{name}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+            found = {k: state[f"{k}/{name}"] for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}/{name}" in state}
+            if found:  # a parameter that has had no gradient yet has no moments
+                self.optimiser.state[p] = {k: t if k == "step" else t.to(p.device) for k, t in found.items()}
 
 
 class _Swapped:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from mmedge.geo_io.clouds import cloud_shapes
 
 Bool = npt.NDArray[np.bool_]
 Rng = np.random.Generator
@@ -18,6 +21,42 @@ def patterns(sensors: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [c for n in range(1, len(sensors) + 1) for c in combinations(sensors, n)]
 
 
+def kept_of(
+    sampler: str,
+    rng: Rng,
+    present: Bool,
+    sensors: tuple[str, ...],
+    wish: Mapping[tuple[str, ...], float] | None = None,
+) -> Bool:
+    """Which of the `present` sensors (M,) an example keeps (M,), at least one of them.
+
+    `uniform`: each non-empty set of those present is as likely as any other. `guided`: sets as likely as `wish` says,
+    where it says something. `present` must not be empty.
+    """
+    if sampler == "guided" and wish:
+        names = list(wish)
+        weights = np.array([wish[n] for n in names])
+        drawn = names[rng.choice(len(names), p=weights / weights.sum())]
+        kept: Bool = present & np.array([m in drawn for m in sensors])
+        if kept.any():
+            return kept
+    there = np.flatnonzero(present)
+    code = int(rng.integers(1, 1 << len(there)))
+    drawn_set: Bool = np.zeros(len(sensors), np.bool_)
+    drawn_set[[m for i, m in enumerate(there) if code >> i & 1]] = True
+    return drawn_set
+
+
+def fixed_kept(seed: int, square: Sequence[int], eta: float, present: Bool) -> Bool:
+    """MaMOL's protocol: a share `eta` of the squares loses something, and a square always loses the same."""
+    rng = np.random.default_rng([seed, *square])
+    if rng.random() >= eta:
+        return present
+    code = int(rng.integers(1, max(2, (1 << len(present)) - 1)))
+    kept: Bool = present & np.array([bool(code >> i & 1) for i in range(len(present))])
+    return kept if kept.any() else present
+
+
 def read_cloud_masks(path: Path) -> Bool:
     """Cloud masks (N, H, W) of the partly cloudy dates, True = cloud."""
     with np.load(path) as z:
@@ -25,6 +64,13 @@ def read_cloud_masks(path: Path) -> Bool:
     share = masks.mean((1, 2))
     partly: Bool = masks[(share > 0.02) & (share < 0.98)]
     return partly
+
+
+def packed_holes(size: int) -> Holes:
+    """Holes with the cloud shapes that ship with the package, enlarged for windows that are larger than they."""
+    masks = cloud_shapes()
+    times = -(-size // min(masks.shape[1:]))
+    return Holes(masks.repeat(times, 1).repeat(times, 2))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ class LabelledScene:
     name: str
     data: Arrays
     valid: Masks
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.signedinteger[Any]]
     anchor: tuple[int, int]
 
 

@@ -12,12 +12,13 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from mmedge.edge.training.batches import TrainingSet  # noqa: E402
-from mmedge.edge.training.fit import FitConfig, fit  # noqa: E402
+from mmedge.edge.training.fit import fit  # noqa: E402
 from mmedge.edge.training.missingness import Holes  # noqa: E402
 from mmedge.edge.training.samples import LabelledScene, WorldPixels  # noqa: E402
+from mmedge.edge.training.terra import TerraConfig, TerraTask  # noqa: E402
 
 SENSORS = ("sar",)
-CONFIG = FitConfig(steps=8, draws=1, windows=2, world=0.0, check_every=4, learning_rate=0.05)
+CONFIG = TerraConfig(steps=8, draws=1, windows=2, world=0.0, check_every=4, learning_rate=0.05)
 
 
 class Pixelwise(nn.Module):
@@ -59,8 +60,8 @@ def new() -> Pixelwise:
     return Pixelwise()
 
 
-def train(model: nn.Module, training: TrainingSet, config: FitConfig, folder: Path) -> dict[str, float]:
-    return fit(model, training, config, sensors=SENSORS, folder=folder, report=lambda _: None)
+def train(model: nn.Module, training: TrainingSet, config: TerraConfig, folder: Path) -> dict[str, float]:
+    return fit(model, TerraTask(training, config, SENSORS), config, folder=folder, report=lambda _: None)
 
 
 def test_it_learns(training: TrainingSet, tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_a_stopped_run_goes_on_where_it_was(training: TrainingSet, tmp_path: Pat
         raise Stopped(line)
 
     with pytest.raises(Stopped):
-        fit(broken, training, CONFIG, sensors=SENSORS, folder=tmp_path / "broken", report=stop)
+        fit(broken, TerraTask(training, CONFIG, SENSORS), CONFIG, folder=tmp_path / "broken", report=stop)
     resumed = new()
     best = train(resumed, training, CONFIG, tmp_path / "broken")
     assert best["step"] in (4, 8)

@@ -1,0 +1,123 @@
+"""`mmedge train`: a run file in, a bundle out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmedge.cli import options as o
+from mmedge.cli.console import Console
+from mmedge.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmedge.edge.training.config import RunConfig
+
+NAME = "train"
+
+
+def run(
+    file: Annotated[Path | None, typer.Argument(metavar="RUN.yaml", help="The run file.", show_default=False)] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print a run file, complete and commented, for the scene given here.")
+    ] = False,
+    scene: Annotated[
+        str | None, typer.Option("--scene", help="With --print-config: a scene to learn from.", show_default=False)
+    ] = None,
+    source: o.Source = None,
+    bands: o.Bands = None,
+    labels: o.Labels = None,
+    field: o.Field = None,
+    name: Annotated[str, typer.Option("--name", help="With --print-config: what to call the model.")] = "my-model",
+    overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
+    strict: o.Strict = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Train a model on your own scenes and labels; the result is a bundle for `mmedge infer -m`.
+
+    Example: mmedge train RUN.yaml
+
+    A run file: mmedge train --print-config --source optical=s2.tif --source sar=s1.tif --labels classes.tif > RUN.yaml.
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+    from mmedge.extras import need
+
+    for module in ("torch", "pydantic", "yaml", "safetensors", "onnx"):
+        need(module)
+    console = Console(quiet=quiet)
+    if print_config:
+        print(_template(scene, source, bands, labels, field, name))
+        return 0
+    if file is None:
+        raise UsageError("no run file given", hint="mmedge train --print-config > RUN.yaml")
+    from mmedge.edge.training.config import read_config
+
+    config = read_config(file)
+    if dry_run:
+        plan = _plan(config, overwrite=overwrite)
+        console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
+        return 0
+    from mmedge.edge.training.train import train
+
+    with console.progress("training", unit="steps", per_unit=1) as progress:
+        record = train(config, overwrite=overwrite, warn=console.warn, say=console.note, progress=progress.update)
+    if record is not None:
+        console.data(record.document(), str(record.folder), as_json=as_json)
+    return 1 if strict and console.warned else 0
+
+
+def _template(
+    scene: str | None,
+    source: list[str] | None,
+    bands: list[str] | None,
+    labels: Path | None,
+    field: str | None,
+    name: str,
+) -> str:
+    """A run file. With a scene and labels its sensors and classes are filled in."""
+    from mmedge.edge.training.config import RunConfig, SceneConfig, print_config
+
+    given = bool(scene or source)
+    if given != (labels is not None):
+        raise UsageError("a scene and its labels belong together", hint="--source optical=s2.tif --labels classes.tif")
+    entry: dict[str, Any] = {"scene": "scene.tif", "labels": "classes.tif"}
+    if given:
+        entry = {
+            "scene": scene,
+            "sources": o.assignments("--source", source),
+            "bands": o.assignments("--bands", bands),
+            "labels": labels,
+            "field": field,
+        }
+    config = RunConfig(name=name, scenes=(SceneConfig.model_validate(entry),))
+    if given:
+        from mmedge.edge.training.scenes import complete
+
+        config = complete(config)
+    return print_config(config)
+
+
+def _plan(config: RunConfig, *, overwrite: bool) -> dict[str, Any]:
+    """What a run would read and write; fails where scenes or labels cannot be opened."""
+    from mmedge.edge.training.scenes import complete, modality_of, open_configured
+    from mmedge.errors import OutputError
+
+    if config.folder.exists() and not overwrite:
+        raise OutputError(f"output `{config.folder}` exists already", hint="--overwrite replaces it")
+    full = complete(config)
+    reads: list[str] = []
+    for entry in full.scenes:
+        with open_configured(entry, [modality_of(s) for s in full.sensors or ()]) as scene:
+            reads += [str(file) for file in scene.files]
+        reads.append(str(entry.labels))
+    return {
+        "schema": "mmedge.plan/1",
+        "reads": reads,
+        "writes": [str(config.folder), f"{config.folder}.run"],
+        "sensors": [s.name for s in full.sensors or ()],
+        "classes": [c.name for c in full.classes or ()],
+        "network": f"{full.network.method} on {full.network.encoder}",
+    }

@@ -1,0 +1,147 @@
+"""Which pixels train, validate and test: squares of a scene, so that neighbours do not land on both sides.
+
+Pixels of one square are alike, so a random split of pixels flatters every model. Squares are dealt out by a seed; of
+many deals the one that gives each part its share of every class is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.crs import CRS
+from rasterio.warp import transform as transform_points
+
+from mmedge.errors import UsageError
+from mmedge.grid import Grid
+
+Parts = npt.NDArray[np.uint8]
+PARTS = ("train", "validate", "test")
+TRAIN, VALIDATE, TEST = range(3)
+ELSEWHERE = 255  # outside the scene
+DEALS = 256
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """The part of each square of `block_px` pixels of a grid: `parts` (block rows, block cols)."""
+
+    grid: Grid
+    block_px: int
+    parts: Parts
+
+    def pixels(self) -> Parts:
+        """Part of each pixel (rows, cols)."""
+        wide = self.parts.repeat(self.block_px, 0).repeat(self.block_px, 1)
+        return wide[: self.grid.rows, : self.grid.cols]
+
+    def on(self, other: Grid) -> Parts:
+        """Part of each pixel of another grid (rows, cols), `ELSEWHERE` where this one has none."""
+        if other == self.grid:
+            return self.pixels()
+        found = np.full(other.shape, ELSEWHERE, np.uint8)
+        mine, theirs = CRS.from_wkt(self.grid.crs), CRS.from_wkt(other.crs)
+        for top in range(0, other.rows, ROWS_AT_ONCE):
+            rows, cols = np.mgrid[top : min(top + ROWS_AT_ONCE, other.rows), : other.cols] + 0.5
+            x, y = other.xy(rows, cols)
+            if mine != theirs:
+                x, y = (np.reshape(v, rows.shape) for v in transform_points(theirs, mine, x.ravel(), y.ravel()))
+            row, col = (np.floor(v) for v in self.grid.rowcol(x, y))
+            inside = (row >= 0) & (row < self.grid.rows) & (col >= 0) & (col < self.grid.cols)
+            where = tuple(v[inside].astype(np.intp) // self.block_px for v in (row, col))
+            found[top : top + ROWS_AT_ONCE][inside] = self.parts[where]
+        return found
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: a letter a square (t train, v validate, e test), a string a row."""
+        letters = ["".join("tve"[p] for p in row) for row in self.parts]
+        return {
+            "rows": self.grid.rows,
+            "cols": self.grid.cols,
+            "transform": list(self.grid.transform),
+            "crs": self.grid.crs,
+            "block_px": self.block_px,
+            "blocks": letters,
+        }
+
+    @classmethod
+    def parse(cls, document: dict[str, Any]) -> Blocks:
+        """The inverse of `document`."""
+        a, b, c, d, e, f = document["transform"]
+        grid = Grid(document["rows"], document["cols"], (a, b, c, d, e, f), document["crs"])
+        parts = np.array([["tve".index(letter) for letter in row] for row in document["blocks"]], np.uint8)
+        return cls(grid=grid, block_px=document["block_px"], parts=parts)
+
+
+def deal_blocks(
+    labels: Sequence[npt.NDArray[np.signedinteger[Any]]],
+    fixed: Sequence[int | None],
+    block_px: int,
+    shares: tuple[float, float, float],
+    classes: int,
+    seed: int,
+) -> list[Parts]:
+    """Parts of the squares of each scene. labels: class indices (rows, cols), -1 = none; fixed: a scene's part or None.
+
+    Squares without a label train: nothing is learnt there, but windows may reach into them. Raises UsageError where
+    there are fewer than three squares with labels to deal out.
+    """
+    counts = [_class_counts(scene, block_px, classes) for scene in labels]
+    parts = [np.full(c.shape[:2], TRAIN if p is None else p, np.uint8) for c, p in zip(counts, fixed, strict=True)]
+    free = [(c.sum(-1) > 0) & (p is None) for c, p in zip(counts, fixed, strict=True)]
+    number = sum(int(f.sum()) for f in free)
+    settled = np.zeros((3, classes))
+    for count, given in zip(counts, fixed, strict=True):
+        if given is not None:
+            settled[given] += count.sum((0, 1))
+    if number == 0:
+        return parts
+    if number < 3:
+        raise UsageError(
+            f"{number} squares of {block_px} px hold labels: too few for training, validation and test",
+            hint="lower `block_px`, or give each scene a `part`",
+        )
+    table = np.concatenate([c[f] for c, f in zip(counts, free, strict=True)])
+    dealt = _best_deal(table, settled, shares, np.random.default_rng(seed))
+    start = 0
+    for part, mine in zip(parts, free, strict=True):
+        end = start + int(mine.sum())
+        part[mine] = dealt[start:end]
+        start = end
+    return parts
+
+
+def _class_counts(labels: npt.NDArray[np.signedinteger[Any]], block_px: int, classes: int) -> npt.NDArray[np.int64]:
+    """Labelled pixels (block rows, block cols, classes)."""
+    rows, cols = (-(-n // block_px) for n in labels.shape)
+    row, col = np.nonzero(labels >= 0)
+    key = ((row // block_px) * cols + col // block_px) * classes + labels[row, col]
+    return np.bincount(key, minlength=rows * cols * classes).reshape(rows, cols, classes)
+
+
+def _best_deal(
+    table: npt.NDArray[np.int64],
+    settled: npt.NDArray[np.float64],
+    shares: tuple[float, float, float],
+    rng: np.random.Generator,
+) -> Parts:
+    """Parts of squares with `table` (squares, classes) labels: each class's share of each part is near `shares`."""
+    number = len(table)
+    each = np.maximum(1, np.round(np.array(shares) * number)).astype(int)
+    each[TRAIN] = max(1, number - each[VALIDATE] - each[TEST])
+    cards = np.repeat(np.arange(3), each)[:number].astype(np.uint8)
+    target = np.array(shares)[:, None]
+    best, least = cards, np.inf
+    for _ in range(DEALS):
+        cards = rng.permutation(cards)
+        found = settled + np.stack([table[cards == part].sum(0) for part in range(3)])
+        total = found.sum(0)
+        share = found[:, total > 0] / total[total > 0]
+        cost = float(np.abs(share - target).sum() + 10 * (share[TRAIN] == 0).sum() + (share == 0).sum())
+        if cost < least:
+            best, least = cards.copy(), cost
+    return best
