@@ -100,6 +100,21 @@ def test_the_batch_does_not_matter(method: str, encoder: str, task: str) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_losses_in_half_precision(method: str) -> None:
+    """As automatic mixed precision computes them: statistics stay in full precision."""
+    network = small(method)
+    data, valid = windows(batch=4)
+    kept = torch.tensor([[True, False, True]] * 4)
+    for _ in range(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = network.losses(data, valid, labels("map", 4), kept)
+        network.end_epoch()
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert total.isfinite()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_recipe_survives_json(method: str) -> None:
     network = small(method)
     again = build(json.loads(json.dumps(network.recipe)))
