@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
 from mmedge.edge.models.mamol import MaMOL
 from mmedge.edge.models.network import Intake, Network
-from mmedge.edge.models.registry import build
+from mmedge.edge.models.registry import adopt, build
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training import card
@@ -135,23 +135,23 @@ def _network(config: RunConfig, scenes: SceneSet) -> Network:
             "encoder_options": config.network.encoder_options,
         }
     )
-    if isinstance(network, MaMOL):
+    if config.network.encoder == "galileo":
         _adopt_shipped(network, scenes)
     return network
 
 
-def _adopt_shipped(network: MaMOL, scenes: SceneSet) -> None:
+def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
     """Galileo's frozen weights, as the default bundle carries them."""
-    for mine, theirs in zip(scenes.modalities, card.MODALITIES, strict=True):
+    known = {m.name: m for m in card.MODALITIES}
+    for mine in scenes.modalities:
+        theirs = known[mine.name]
         if (mine.bands, mine.unit, mine.derive) != (theirs.bands, theirs.unit, theirs.derive):
             raise UsageError(
                 f"Galileo takes {theirs.name} as {', '.join(theirs.bands)} in {theirs.unit}"
                 f"{f' ({theirs.derive})' if theirs.derive else ''}, the run file says {', '.join(mine.bands)}",
                 hint="change `sensors`, or take `encoder: unet`",
             )
-    shipped = load_eager(open_bundle().folder)
-    for part in ("stems", "blocks", "norm"):
-        network.get_submodule(part).load_state_dict(shipped.get_submodule(part).state_dict())
+    adopt(network, cast(MaMOL, load_eager(open_bundle().folder)))
 
 
 def _fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
@@ -257,9 +257,9 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
             **when(scenes.acquired),
             "mlm:architecture": str(network.recipe["method"]),
             "mlm:total_parameters": sum(p.numel() for p in network.parameters()),
-            "mlm:pretrained": isinstance(network, MaMOL),
+            "mlm:pretrained": network.recipe["encoder"] == "galileo",
             "mlm:pretrained_source": "Galileo-nano (nasaharvest/galileo, MIT), frozen"
-            if isinstance(network, MaMOL)
+            if network.recipe["encoder"] == "galileo"
             else None,
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},
@@ -271,7 +271,7 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
 
 def _scaling(network: Network) -> dict[str, list[dict[str, Any]]]:
     """How the graph normalises each sensor, in MLM's words."""
-    if isinstance(network, MaMOL):
+    if network.recipe["encoder"] == "galileo":
         return {m: card.scaling(m) for m in network.sensors}
     found = {}
     for part in network.modules():
