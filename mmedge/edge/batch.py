@@ -78,7 +78,7 @@ def run_batch(
     template = share_threads(check_template(template, bundle), options)
     mine = [work for work in without_maps(works, out) if work.id in options.shard]
     with BatchFolder(out, options.shard) as folder:
-        crew = _crew(template, options, folder)
+        crew = _crew(template, options, folder, len(mine))
         running = _Batch(mine, folder, bundle, template, options, crew, report)
         try:
             running.go(tick)
@@ -87,11 +87,11 @@ def run_batch(
     return replace(running.summary(), seconds=time.monotonic() - start)
 
 
-def _crew(template: Request, options: BatchOptions, folder: BatchFolder) -> Crew:
+def _crew(template: Request, options: BatchOptions, folder: BatchFolder, scenes: int) -> Crew:
     if options.engine == "ray":
         from mmedge.edge.crew_ray import RayCrew
 
-        return RayCrew(template, options, fence=folder.fence)
+        return RayCrew(template, options, fence=folder.fence, scenes=scenes)
     return LocalCrew(template, options.workers or 1, timeout_s=options.timeout_s, hold=(folder.lock.fd,))
 
 

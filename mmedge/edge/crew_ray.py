@@ -57,20 +57,23 @@ class ActorWorker(Worker):
 
 
 class RayCrew:
-    """Up to `options.workers` actors, or all that have room. Joins a running cluster, or starts one on this machine.
+    """Up to `options.workers` actors, or all that have room, but no more than there are `scenes`.
 
-    Raises MissingExtraError without Ray, MachineError where the cluster cannot be reached or has no room.
+    Joins a running cluster, or starts one on this machine. Raises MissingExtraError without Ray, MachineError where the
+    cluster cannot be reached or has no room.
     """
 
-    def __init__(self, template: Request, options: BatchOptions, *, fence: Fence) -> None:
+    def __init__(self, template: Request, options: BatchOptions, *, fence: Fence, scenes: int) -> None:
         self._options, self._fence, self._births = options, fence, Births()
         self.workers: list[ActorWorker] = []
         fence.create()
         self._ours = _join(template, options)
         nodes = _nodes()
         threads = template.threads or _core_group(nodes, options.workers)
-        self._size = options.workers or max(1, _room(nodes, threads, options.gpus))
+        self._size = min(options.workers or max(1, _room(nodes, threads, options.gpus)), scenes)
         self._template = replace(template, threads=threads)
+        place = {"num_cpus": threads, "num_gpus": options.gpus, "scheduling_strategy": "SPREAD"}
+        self._kind = need("ray").remote(Actor).options(**place, max_concurrency=2)
         self._begun = time.monotonic()
 
     @property
@@ -112,14 +115,10 @@ class RayCrew:
 
     def _fill(self) -> None:
         """An actor for every place. Those for which the cluster has no room yet wait in Ray."""
-        import ray
-
         numbers = {worker.number for worker in self.workers}
-        place = {"num_cpus": self._template.threads, "num_gpus": self._options.gpus, "scheduling_strategy": "SPREAD"}
-        kind = ray.remote(Actor).options(**place, max_concurrency=2)
         for number in set(range(1, self._size + 1)) - numbers:
             fence = Fence(self._fence.path.absolute())
-            handle = kind.remote(self._template, Path.cwd(), fence, number)
+            handle = self._kind.remote(self._template, Path.cwd(), fence, number)
             self.workers.append(ActorWorker(number, handle))
 
     def _speaking(self, wait_s: float) -> list[ActorWorker]:
