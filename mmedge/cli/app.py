@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from mmedge import __version__
-from mmedge.cli import batch, bundle, doctor, infer, info, simulate_failure, stack
+from mmedge.cli import batch, bench, bundle, doctor, infer, info, simulate_failure, stack
 from mmedge.errors import MMEdgeError
 
 BUG = 70
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (infer, batch, stack, info, simulate_failure, doctor):
+for verb in (infer, batch, bench, stack, info, simulate_failure, doctor):
     app.command(verb.NAME)(verb.run)
 app.add_typer(bundle.group, name=bundle.NAME)
 
