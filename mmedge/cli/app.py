@@ -13,6 +13,7 @@ import typer
 from mmedge import __version__
 from mmedge.cli import (
     batch,
+    bench,
     bundle,
     catalog,
     doctor,
@@ -54,6 +55,7 @@ for verb in (
     evaluate,
     quantize,
     parity,
+    bench,
     simulate_failure,
     doctor,
 ):

@@ -98,8 +98,7 @@ def run(
         record = map_scene(request, warn=console.warn, detail=console.detail, progress=progress.update)
     for note in record.provenance.assumptions:
         console.note(f"note: {note}")
-    console.note(record.summary())
-    console.note(record.stages())
+    console.note(f"{record.summary()}; {record.stages()}")
     console.detail(record.timing())
     console.data(record.document(), str(record.outputs.map), as_json=as_json)
     return 1 if strict and console.warned else 0
