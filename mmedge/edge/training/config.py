@@ -78,10 +78,8 @@ class SplitConfig(Section):
 
 
 class NetworkConfig(Section):
-    method: str = Field(default="mamol", description="mamol, mars, dymo or dropout: see docs/training.md")
-    encoder: str = Field(
-        default="unet", description="unet, vit, or galileo for MaMOL on Sentinel-2, Sentinel-1, terrain"
-    )
+    method: str = Field(default="mamol", description="mamol, mars, dymo, dropout, ...: see docs/methods.md")
+    encoder: str = Field(default="unet", description="unet, vit, or galileo (Sentinel-2, Sentinel-1, relief alone)")
     options: dict[str, Any] = Field(default={}, description="of the method, such as {experts: 8, top_k: 3}")
     encoder_options: dict[str, Any] = Field(default={}, description="of the encoder, such as {depth: 2}")
 

@@ -25,17 +25,18 @@ from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
-from mmedge.edge.models.mamol import MaMOL
+from mmedge.edge.models.galileo_encoder import GalileoEncoder
+from mmedge.edge.models.mamol import MaMOL, Stem
 from mmedge.edge.models.network import Intake, Network
 from mmedge.edge.models.registry import build
 from mmedge.edge.runtime.session import Engines, GraphKey, open_runtime
 from mmedge.edge.training import card
 from mmedge.edge.training.config import RunConfig, print_config
 from mmedge.edge.training.fit import FitConfig, Scores, fit
-from mmedge.edge.training.item import ROLES, model_item
-from mmedge.edge.training.reach import tiling_of
+from mmedge.edge.training.item import ROLES, bands_of, model_item
 from mmedge.edge.training.scene_task import SceneTask
 from mmedge.edge.training.scenes import SceneSet, complete, open_configured, read_scenes
+from mmedge.edge.training.tiling import tiling_of
 from mmedge.errors import OutputError, UsageError
 from mmedge.geo_io.ground import footprint
 from mmedge.geo_io.labels import Labels
@@ -134,14 +135,20 @@ def _network(config: RunConfig, scenes: SceneSet) -> Network:
             "encoder_options": config.network.encoder_options,
         }
     )
-    if isinstance(network, MaMOL):
+    if _on_galileo(network):
         _adopt_shipped(network, scenes)
     return network
 
 
-def _adopt_shipped(network: MaMOL, scenes: SceneSet) -> None:
+def _on_galileo(network: Network) -> bool:
+    return any(isinstance(part, Stem) for part in network.modules())
+
+
+def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
     """Galileo's frozen weights, as the default bundle carries them."""
-    for mine, theirs in zip(scenes.modalities, card.MODALITIES, strict=True):
+    known = {m.name: m for m in card.MODALITIES}
+    for mine in scenes.modalities:
+        theirs = known[mine.name]
         if (mine.bands, mine.unit, mine.derive) != (theirs.bands, theirs.unit, theirs.derive):
             raise UsageError(
                 f"Galileo takes {theirs.name} as {', '.join(theirs.bands)} in {theirs.unit}"
@@ -149,8 +156,10 @@ def _adopt_shipped(network: MaMOL, scenes: SceneSet) -> None:
                 hint="change `sensors`, or take `encoder: unet`",
             )
     shipped = load_eager(open_bundle().folder)
-    for part in ("stems", "blocks", "norm"):
-        network.get_submodule(part).load_state_dict(shipped.get_submodule(part).state_dict())
+    for part in network.modules():
+        if isinstance(part, MaMOL | GalileoEncoder):
+            for name in ("blocks", "norm", *(f"stems.{m}" for m in scenes.sensors)):
+                part.get_submodule(name).load_state_dict(shipped.get_submodule(name).state_dict())
 
 
 def _fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
@@ -211,7 +220,8 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
     else:
         (part / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
     item = _item(network, task, config)
-    write_model_json(part, item, ROLES)
+    fields = {".safetensors": {"bands": bands_of(scenes.modalities)}}  # STAC: an item has bands where an asset has some
+    write_model_json(part, item, ROLES, fields)
     engines = _engines(open_bundle(part))
     _check_parity(network, task, engines)
     accuracy = {"validation": _rounded(best)}
@@ -222,7 +232,7 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
         accuracy["test"] = tested["availability"]
         accuracy |= {f"test_{key}": tested[key] for key in ("mean", "worst")}
     item["properties"]["mmedge:accuracy"] = accuracy
-    write_model_json(part, item, ROLES)
+    write_model_json(part, item, ROLES, fields)
     open_bundle(part)
     if target.exists():
         shutil.rmtree(target)
@@ -256,9 +266,9 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
             **when(scenes.acquired),
             "mlm:architecture": str(network.recipe["method"]),
             "mlm:total_parameters": sum(p.numel() for p in network.parameters()),
-            "mlm:pretrained": isinstance(network, MaMOL),
+            "mlm:pretrained": _on_galileo(network),
             "mlm:pretrained_source": "Galileo-nano (nasaharvest/galileo, MIT), frozen"
-            if isinstance(network, MaMOL)
+            if _on_galileo(network)
             else None,
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},
@@ -270,11 +280,11 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
 
 def _scaling(network: Network) -> dict[str, list[dict[str, Any]]]:
     """How the graph normalises each sensor, in MLM's words."""
-    if isinstance(network, MaMOL):
-        return {m: card.scaling(m) for m in network.sensors}
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for part in network.modules():
-        if isinstance(part, Intake):
+        if isinstance(part, Stem):
+            found[part.sensor] = card.scaling(part.sensor)
+        elif isinstance(part, Intake):
             pairs = zip(part.mean.flatten().tolist(), part.deviation.flatten().tolist(), strict=True)
             found[part.sensor] = [{"type": "z-score", "mean": mean, "stddev": div} for mean, div in pairs]
     return found
