@@ -64,9 +64,10 @@ def fit_domain(squares: Floats) -> Domain:
     spread = 1.4826 * np.median(np.abs(some - centre), axis=0)
     scale = np.maximum(spread, np.maximum(0.1 * some.std(0), 1e-6))  # most of a sensor's values may be one value
     z = (some - centre) / scale
-    means = need("sklearn.cluster").KMeans(min(POINTS, len(z)), n_init=1, random_state=0).fit(z)
-    points: Floats = means.cluster_centers_
-    return Domain(centre=centre, scale=scale, points=points, reach=float(np.quantile(_distance(z, points), QUANTILE)))
+    number = min(POINTS, len(np.unique(z, axis=0)))
+    means = need("sklearn.cluster").KMeans(number, n_init=1, random_state=0).fit(z)
+    centres: Floats = means.cluster_centers_
+    return Domain(centre=centre, scale=scale, points=centres, reach=float(np.quantile(_distance(z, centres), QUANTILE)))
 
 
 def squares_of(x: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]) -> Floats:

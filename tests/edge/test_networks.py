@@ -15,7 +15,7 @@ from mmedge.edge.models.plain import EncoderNetwork  # noqa: E402
 from mmedge.edge.models.registry import METHODS, build  # noqa: E402
 from mmedge.edge.training.fit import parameter_groups  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
-from mmedge.edge.training.reach import tiling_of  # noqa: E402
+from mmedge.edge.training.tiling import tiling_of  # noqa: E402
 from mmedge.errors import UsageError  # noqa: E402
 
 SENSORS = tuple(CHANNELS)

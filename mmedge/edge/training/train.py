@@ -25,7 +25,7 @@ from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
-from mmedge.edge.models.mamol import MaMOL
+from mmedge.edge.models.mamol import MaMOL, Stem
 from mmedge.edge.models.network import Intake, Network
 from mmedge.edge.models.registry import adopt, build
 from mmedge.edge.runtime.open import open_runtime
@@ -33,10 +33,10 @@ from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training import card
 from mmedge.edge.training.config import RunConfig, print_config
 from mmedge.edge.training.fit import FitConfig, Scores, fit
-from mmedge.edge.training.item import ROLES, model_item
-from mmedge.edge.training.reach import tiling_of
+from mmedge.edge.training.item import ROLES, bands_of, model_item
 from mmedge.edge.training.scene_task import SceneTask
 from mmedge.edge.training.scenes import SceneSet, complete, open_configured, read_scenes
+from mmedge.edge.training.tiling import tiling_of
 from mmedge.errors import OutputError, UsageError
 from mmedge.geo_io.ground import footprint
 from mmedge.geo_io.labels import Labels
@@ -96,8 +96,8 @@ def train(
     with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix="scenes-") as cache:
         scenes = read_scenes(config, Path(cache), warn=warn)
         network = _network(config, scenes)
-        fixed = any(m.derive for m in scenes.modalities)
-        tiling = tiling_of(network, config.window_px, config.halo_px, fixed=fixed)
+        derives = {m.derive for m in scenes.modalities if m.derive}
+        tiling = tiling_of(network, config.window_px, config.halo_px, derives=derives)
         task = SceneTask(scenes, config, tiling, device)
         network.set_statistics(*task.statistics())
         network.to(device)
@@ -212,7 +212,8 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
     else:
         (part / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
     item = _item(network, task, config)
-    write_model_json(part, item, ROLES)
+    fields = {".safetensors": {"bands": bands_of(scenes.modalities)}}  # STAC: an item has bands where an asset has some
+    write_model_json(part, item, ROLES, fields)
     engines = _engines(open_bundle(part))
     _check_parity(network, task, engines)
     accuracy = {"validation": _rounded(best)}
@@ -223,7 +224,7 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
         accuracy["test"] = tested["availability"]
         accuracy |= {f"test_{key}": tested[key] for key in ("mean", "worst")}
     item["properties"]["mmedge:accuracy"] = accuracy
-    write_model_json(part, item, ROLES)
+    write_model_json(part, item, ROLES, fields)
     open_bundle(part)
     if target.exists():
         shutil.rmtree(target)
@@ -271,11 +272,11 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
 
 def _scaling(network: Network) -> dict[str, list[dict[str, Any]]]:
     """How the graph normalises each sensor, in MLM's words."""
-    if network.recipe["encoder"] == "galileo":
-        return {m: card.scaling(m) for m in network.sensors}
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for part in network.modules():
-        if isinstance(part, Intake):
+        if isinstance(part, Stem):
+            found[part.sensor] = card.scaling(part.sensor)
+        elif isinstance(part, Intake):
             pairs = zip(part.mean.flatten().tolist(), part.deviation.flatten().tolist(), strict=True)
             found[part.sensor] = [{"type": "z-score", "mean": mean, "stddev": div} for mean, div in pairs]
     return found
