@@ -104,7 +104,8 @@ def modality_of(sensor: SensorConfig) -> Modality:
 
 
 def _sensors_of(config: RunConfig) -> tuple[SensorConfig, ...]:
-    """Every sensor of the scenes with the bands that all scenes which have it share; elevation as relief."""
+    """Every sensor of the scenes with the bands that all scenes which have it share; elevation never absolute."""
+    height = "terrain" if config.network.encoder == "unet" else "relief"
     bands: dict[str, list[str]] = {}
     units: dict[str, str] = {}
     sizes = []
@@ -122,7 +123,7 @@ def _sensors_of(config: RunConfig) -> tuple[SensorConfig, ...]:
     return tuple(
         SensorConfig.model_validate(
             {"name": name, "bands": found, "unit": units[name], "gsd_m": size}
-            | ({"derive": "relief"} if units[name] == "m" and len(found) == 1 else {})
+            | ({"derive": height} if units[name] == "m" and len(found) == 1 else {})
         )
         for name, found in bands.items()
     )
