@@ -14,9 +14,10 @@ from mmedge.cli.console import Console
 from mmedge.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from mmedge.geo_io.labels import LabelFile
+    from mmedge.bundle import Bundle
+    from mmedge.geo_io.labels import LabelFile, Labels
     from mmedge.geo_io.location import Location
-    from mmedge.geo_io.scene import SceneOptions
+    from mmedge.geo_io.scene import Scene, SceneOptions
 
 NAME = "evaluate"
 PARTS = ("test", "all")
@@ -43,6 +44,9 @@ def run(
     eta: Annotated[
         list[str] | None, typer.Option("--eta", help="Shares of data that lack a sensor, for mixtures: 0.3,0.7.")
     ] = None,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="The method's own upper bound too (MARS, DyMo); needs torch.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Default: <name>_evaluation.json, .md and .png here.", show_default=False),
@@ -80,7 +84,9 @@ def run(
         pictures = {"all": document["confusion"]}
     else:
         options = o.scene_options(source=source, bands=bands, scale=scale, unit=unit, reference=reference, mask=mask)
-        document = _bundle(thing, o.place(scene), options, reference_file, part, etas, threads, backend, console)
+        document = _bundle(
+            thing, o.place(scene), options, reference_file, part, etas, threads, backend, oracle, console
+        )
         pictures = document["confusion"]
     _write(paths, document, pictures, console)
     from mmedge.edge.report import markdown
@@ -119,6 +125,7 @@ def _bundle(
     etas: list[float],
     threads: int,
     backend: str,
+    oracle: bool,
     console: Console,
 ) -> dict[str, Any]:
     """Scores of a bundle, as JSON of schema `mmedge.evaluate/1`."""
@@ -127,9 +134,12 @@ def _bundle(
     from mmedge.edge.evaluate import cost, judge, report, unseen
     from mmedge.edge.runtime.open import open_runtime
     from mmedge.edge.runtime.session import Engines
+    from mmedge.extras import need
     from mmedge.geo_io.labels import read_labels
     from mmedge.geo_io.scene import open_scene
 
+    if oracle:
+        need("torch")
     bundle = open_bundle(model)
     threads = threads or threads_available()
     runtime, _ = open_runtime(backend, precision="fp32", threads=threads)
@@ -149,6 +159,7 @@ def _bundle(
         with console.progress("evaluating", unit="sets of sensors", per_unit=1) as progress:
             judged = judge(opened, known, engines, threads=threads, progress=progress.update)
         name = opened.name
+        bounds = _oracle(bundle, opened, known, console) if oracle else {}
     return {
         "schema": "mmedge.evaluate/1",
         "model": bundle.name,
@@ -158,12 +169,22 @@ def _bundle(
         "pixels": len(judged.reference),
         "classes": [c.name for c in bundle.classes],
         **report(judged, bundle, etas),
+        "oracle_method": bounds,
         "parameters": bundle.item["properties"].get("mlm:total_parameters"),
         "device": runtime.device,
         "backend": runtime.name,
         "threads": threads,
         "cost": dict(cost(engines)),
     }
+
+
+def _oracle(bundle: Bundle, scene: Scene, known: Labels, console: Console) -> dict[str, float]:
+    from mmedge.edge.training.oracle import oracle_accuracy
+
+    bounds = oracle_accuracy(bundle, scene, known)
+    if not bounds:
+        console.note(f"note: the method of `{bundle.name}` has no oracle")
+    return bounds
 
 
 def _write(paths: dict[str, Path], document: dict[str, Any], pictures: dict[str, Any], console: Console) -> None:

@@ -116,6 +116,7 @@ def test_the_report_holds_every_figure(engines: Engines, judged: Judged, tmp_pat
         "pixels": len(judged.reference),
         "classes": [c.name for c in engines.bundle.classes],
         **report(judged, engines.bundle, [0.3]),
+        "oracle_method": {"sar": 0.9},
         "parameters": None,
         "device": "here",
         "threads": 1,
@@ -124,7 +125,7 @@ def test_the_report_holds_every_figure(engines: Engines, judged: Judged, tmp_pat
     text = markdown(document)
     for row in document["availability"].values():
         assert f"| {row['oa']} | {row['aa']} |" in text
-    assert text.count("| sar |") == 4
+    assert text.count("| sar |") == 5
     pytest.importorskip("matplotlib")
     draw_confusions(tmp_path / "a.png", document["confusion"], document["classes"])
     draw_confusions(tmp_path / "b.png", document["confusion"], document["classes"])

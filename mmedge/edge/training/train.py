@@ -101,7 +101,7 @@ def train(
         task = SceneTask(scenes, config, tiling, device)
         network.set_statistics(*task.statistics())
         network.to(device)
-        best = _fitted(network, task, config, run, say=say, progress=progress)
+        best = fitted(network, task, config, run, say=say, progress=progress)
         if rank:
             return None
         (run / "run.yaml").write_text(print_config(config), encoding="utf-8")
@@ -154,7 +154,7 @@ def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
     adopt(network, cast(MaMOL, load_eager(open_bundle().folder)))
 
 
-def _fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
+def fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
     """Every stage of the network, trained or taken from the state on disk; then its last statistics."""
     fields = config.fit.model_dump(include=set(FitConfig.__dataclass_fields__))
     options = RunOptions(**fields, seed=config.seed, run=config.model_dump(mode="json", exclude={"out"}))

@@ -11,6 +11,7 @@ import pytest
 from labelled_scenes import SIZE, config, scenes
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
 
 from mmedge.bundle import Tiling  # noqa: E402
 from mmedge.edge.blocks import VALIDATE  # noqa: E402
@@ -18,9 +19,11 @@ from mmedge.edge.models.network import Network  # noqa: E402
 from mmedge.edge.models.registry import build  # noqa: E402
 from mmedge.edge.relief import TERRAIN_REACH_PX  # noqa: E402
 from mmedge.edge.training.fit import FitConfig, fit  # noqa: E402
+from mmedge.edge.training.missingness import patterns  # noqa: E402
 from mmedge.edge.training.scene_task import SceneTask  # noqa: E402
 from mmedge.edge.training.scenes import SceneSet  # noqa: E402
 from mmedge.edge.training.tiling import tiling_of  # noqa: E402
+from mmedge.edge.training.train import fitted  # noqa: E402
 
 FIT = FitConfig(steps=12, check_every=6, learning_rate=0.02)
 TILING = Tiling(kind="attention", window_px=SIZE, halo_px=4, align_px=24, token_px=2)
@@ -122,3 +125,20 @@ def test_windows_of_a_convolutional_network_have_the_halo_that_it_needs() -> Non
     assert tiling_of(unet, 64, 8, derives=["terrain"]).halo_px >= tiling.halo_px + TERRAIN_REACH_PX
     fixed = tiling_of(unet, 64, 8, derives=["relief"])
     assert (fixed.kind, fixed.window_px, fixed.halo_px) == ("attention", 64, 8)
+
+
+@pytest.mark.parametrize("method", ["mamol", "dymo", "specialists", "zero-fill"])
+def test_every_kind_of_method_goes_through_its_stages(method: str, tmp_path: Path) -> None:
+    """Stages, epochs and last statistics are called for; the result classifies every set of sensors."""
+    work = task(learnable(), missing={"sampler": "guided"})
+    work.epoch_steps = 1
+    run = config(network={"method": method}, fit={"steps": 2, "check_every": 1, "batch": 2, "validate_windows": 2})
+    model = network(method)
+    model.set_statistics(*work.statistics())
+    fitted(model, work, run, tmp_path, say=lambda _: None, progress=lambda done, total: None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"stage-{i}" for i in range(model.stages)]
+    assert not any(p.requires_grad for p in model.parameters())
+    data, valid, _ = next(iter(work.validation()))
+    for sensors in patterns(model.sensors):
+        logits = model({m: data[m] for m in sensors}, {m: valid[m] for m in sensors})
+        assert logits.isfinite().all()
