@@ -15,7 +15,7 @@ from mmedge.edge.models.plain import EncoderNetwork  # noqa: E402
 from mmedge.edge.models.registry import METHODS, build  # noqa: E402
 from mmedge.edge.training.fit import parameter_groups  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
-from mmedge.edge.training.reach import tiling_of  # noqa: E402
+from mmedge.edge.training.reach import reach_px  # noqa: E402
 from mmedge.errors import UsageError  # noqa: E402
 
 SENSORS = tuple(CHANNELS)
@@ -136,10 +136,9 @@ def test_an_absent_sensor_costs_nothing() -> None:
 @pytest.mark.parametrize("method", ["dropout", "mamol", "dymo"])
 def test_a_halo_makes_windows_independent_of_their_surroundings(method: str) -> None:
     network = small(method).requires_grad_(False)
-    tiling = tiling_of(network, 64, 8)
-    assert tiling.kind == "convolutional"
-    halo = tiling.halo_px
-    assert 0 < halo < 40
+    reach = reach_px(network, 80)
+    assert reach is not None
+    halo = -(-reach // network.token_px) * network.token_px
     data, valid = windows(batch=1, side=128)
     valid["sar"][..., 40:70, 50:90] = False
     whole = network(data, valid)
