@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from mmedge import __version__
-from mmedge.cli import batch, doctor, infer, info, parity, quantize, simulate_failure, stack
+from mmedge.cli import batch, compile, doctor, infer, info, parity, quantize, simulate_failure, stack
 from mmedge.errors import MMEdgeError
 
 BUG = 70
@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (infer, batch, stack, info, simulate_failure, quantize, parity, doctor):
+for verb in (infer, batch, stack, info, simulate_failure, quantize, parity, compile, doctor):
     app.command(verb.NAME)(verb.run)
 
 

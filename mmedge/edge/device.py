@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def examine() -> dict[str, Any]:
         "cpu_flags": " ".join(cpu_flags()) or "unknown",
         "threads": threads_available(),
         "memory_gib": memory_gib(),
-        "gpu": gpu_name() or "none (no NVIDIA driver): the CPU is used",
+        "gpu": str(gpu() or "") or "none (no NVIDIA driver): the CPU is used",
         "packages": {
             name: {"version": _version(name), "for": what, "fix": fix} for name, (what, fix) in PACKAGES.items()
         },
@@ -103,24 +104,40 @@ def _proc(name: str) -> list[str]:
 DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
 
 
-def gpu_name() -> str | None:
-    """Name of the first NVIDIA GPU. The driver is asked in a child process: a broken one may crash who asks."""
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first NVIDIA GPU: its name and its compute capability, such as `sm87`."""
+
+    name: str
+    sm: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.sm}"
+
+
+def gpu() -> Gpu | None:
+    """The first NVIDIA GPU. The driver is asked in a child process: a broken one may crash who asks."""
     if sys.platform == "linux" and not any(Path(file).exists() for file in DRIVER_FILES):
         return None
     probe = "from mmedge.edge.device import ask_driver; print(ask_driver())"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=30, check=False)
-    name = done.stdout.strip()
-    return name if done.returncode == 0 and name else None
+    name, tab, sm = done.stdout.strip().partition("\t")
+    return Gpu(name, sm) if done.returncode == 0 and tab else None
 
 
 def ask_driver() -> str:
-    """Name of device 0 from the CUDA driver, empty where there is none. Call it in a child process only."""
+    """Name and compute capability of device 0 from the CUDA driver, empty where there is none. For child processes."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return ""
-    count, name = ctypes.c_int(), ctypes.create_string_buffer(100)
+    count, name, major, minor = ctypes.c_int(), ctypes.create_string_buffer(100), ctypes.c_int(), ctypes.c_int()
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
         return ""
-    failed = cuda.cuDeviceGetName(name, len(name), 0)
-    return "" if failed else name.value.decode()
+    # 75 and 76 are CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the driver's stable C interface.
+    failed = (
+        cuda.cuDeviceGetName(name, len(name), 0)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, 0)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, 0)
+    )
+    return "" if failed else f"{name.value.decode()}\tsm{major.value}{minor.value}"
