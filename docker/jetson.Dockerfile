@@ -1,8 +1,8 @@
-# mmedge on JetPack 6.2 (TensorRT 10.3, Python 3.10). Not executed: see docs/jetson.md. Build it on the device:
-#   docker build -f docker/jetson.Dockerfile -t mmedge .
+# mmedge on a Jetson. Not executed: see docs/jetson.md. BASE is the vendor's l4t-tensorrt (devel) image of the JetPack that
+# is on the device; JetPack 7 also wants --build-arg CUDA_PYTHON='cuda-python>=13'. Build it on the device:
+#   docker build -f docker/jetson.Dockerfile --build-arg BASE=IMAGE -t mmedge .
 #   docker run --runtime nvidia -v "$PWD:/data" -v mmedge-engines:/engines mmedge infer /data/scene.tif -o /data/map.tif
-# For JetPack 7 pass --build-arg BASE=<its l4t-tensorrt or cuda image> --build-arg CUDA_PYTHON='cuda-python>=13'.
-ARG BASE=nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel
+ARG BASE
 FROM ${BASE}
 ARG CUDA_PYTHON="cuda-python>=12.8,<13"
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-"""Parse, type and build every graph of a bundle with TensorRT for RTX, no GPU needed: `python scripts/build_engines.py`.
+"""Parse, type and build the graphs of a bundle with TensorRT for RTX, without a GPU: `python scripts/build_engines.py`.
 
 Prints one line a graph and precision and writes them as JSON. Plans are thrown away: they belong to no repository.
 """
