@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -52,7 +51,6 @@ class QuantizeRequest:
     `calibrate`: scenes whose windows give the ranges. `validate`: labelled scenes that choose how many layers stay
     float and fit the temperature. `test`: labelled scenes of the gate. Each defaults to the one before.
     `max_drop`: points of overall accuracy that int8 may lose for any availability.
-    `complete_only`: calibrate on complete data alone (what the experiment in docs/results compares with).
     """
 
     model: str | Path
@@ -64,7 +62,6 @@ class QuantizeRequest:
     windows: int = 32
     max_drop: float = 0.5
     seed: int = 0
-    complete_only: bool = False
     overwrite: bool = False
 
 
@@ -178,7 +175,7 @@ def graphs_of(bundle: Bundle) -> list[Availability]:
 
 
 def _calibrated(request: QuantizeRequest, bundle: Bundle, rng: np.random.Generator, say: Say) -> dict[GraphKey, _Graph]:
-    """Every graph with the clips of its own availability, or, `complete_only`, of the complete one."""
+    """Every graph with the clips of its own availability."""
     found = {}
     for availability in graphs_of(bundle):
         pool = read_windows(request.calibrate, bundle, availability, rng, crops=CROPS * request.windows)
@@ -194,33 +191,7 @@ def _calibrated(request: QuantizeRequest, bundle: Bundle, rng: np.random.Generat
             histograms = observe(model, wanted, stack(windows, BATCH))
             clips = {name: METHODS[request.method](h) for name, h in histograms.items()}
             found[key] = _Graph(model, external, layers, clips, windows)
-    return _from_complete(found) if request.complete_only else found
-
-
-def _from_complete(graphs: dict[GraphKey, _Graph]) -> dict[GraphKey, _Graph]:
-    """Give every graph the clips that the complete one has for the same layer of the same tower."""
-    complete = max((key.availability for key in graphs), key=len)
-    return {
-        key: replace(graph, clips=_borrowed(graph, key.availability, graphs[GraphKey(complete, key.mixed)]))
-        for key, graph in graphs.items()
-    }
-
-
-def _borrowed(graph: _Graph, availability: Availability, complete: _Graph) -> dict[str, float]:
-    """Clips by input. A layer is used once, or once a tower in the order of the sensors."""
-    uses: dict[str, list[float]] = {}
-    for layer in complete.layers:
-        uses.setdefault(layer.name, []).append(complete.clips.get(layer.input, 0.0))
-    towers = [availability.order.index(sensor) for sensor in availability]
-    seen: Counter[str] = Counter()
-    clips = {}
-    for layer in graph.layers:
-        turn = seen[layer.name]
-        seen[layer.name] += 1
-        if layer.input in graph.clips:
-            every = uses[layer.name]
-            clips[layer.input] = every[towers[turn] if len(every) == len(availability.order) else turn]
-    return clips
+    return found
 
 
 def _ranked(graphs: Mapping[GraphKey, _Graph]) -> list[Sensitivity]:
