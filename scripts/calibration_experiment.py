@@ -1,9 +1,9 @@
 """Does calibration on every availability beat calibration on complete data alone?
 
-Run `python scripts/calibration_experiment.py`. For each seed and availability the graph for uniform windows is quantized
-twice, every layer that int8 may gain on: with the clips of its own windows, and with those that the same layer of the same
-tower has in the graph of all sensors. Ranges come from training blocks; agreement with fp32, signal to noise and accuracy
-from windows and labels of the test blocks.
+Run `python scripts/calibration_experiment.py`. For each seed and availability the graph for uniform windows is
+quantized twice, every layer that int8 may gain on: with the clips of its own windows, and with those that the same
+layer of the same tower has in the graph of all sensors. Ranges come from training blocks; agreement with fp32, signal
+to noise and accuracy from windows and labels of the test blocks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Quantize the default model: `python scripts/quantize_default.py --data ../shared/data --out runs/mamol-terra-int8`.
 
 The scenes are TerraMesh's. Ranges come from windows that lie in training blocks, the float layers and the temperature
-from validation blocks, the gate from test blocks (edge/training/split.py). Run it again whenever the weights change; what
-passes takes the place of mmedge/bundles/mamol-terra.
+from validation blocks, the gate from test blocks (edge/training/split.py). Run it again whenever the weights change;
+what passes takes the place of mmedge/bundles/mamol-terra.
 """
 
 from __future__ import annotations
