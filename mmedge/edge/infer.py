@@ -43,7 +43,7 @@ from mmedge.tile import Valid
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
 TILE_PX = 1024 * 1024
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Commit = Callable[[RunRecord], None]
