@@ -4,9 +4,9 @@
     python -m benchmarks.peers.run ENVIRONMENTS --side 2048 --threads 1
 
 CPU time is user and system time of the whole process, imports included. Peers have tiles of 512 with an overlap of 64;
-mmedge has the window and the halo of its bundle, fitted to the scene. The reference is one pass of ONNX Runtime over the
-whole scene; pixels within 64 px of its edge are left out: there every system pads in its own way. Seams: the scene is cut
-96 px off and mapped again, and the two maps are compared.
+mmedge has the window and the halo of its bundle, fitted to the scene. The reference is one pass of ONNX Runtime over
+the whole scene; pixels within 64 px of its edge are left out: there every system pads in its own way. Seams: the scene
+is cut 96 px off and mapped again, and the two maps are compared.
 """
 
 from __future__ import annotations
@@ -122,12 +122,12 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# Peers, side by side",
         "",
-        f"{result['side_px']} x {result['side_px']} px, 6 bands uint16; U-Net of 0.79 M parameters; {result['threads']} "
-        f"threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, load {result['load']}.",
+        f"{result['side_px']} x {result['side_px']} px, 6 bands uint16; U-Net of 0.79 M parameters; "
+        f"{result['threads']} threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, load {result['load']}.",
         f"`{result['command']}`",
         "",
-        "CPU s: user and system time of the whole process. Differs: share of pixels that are not those of one pass over the whole scene. Shift:",
-        "share that changes when the scene is cut 96 px off.",
+        "CPU s: user and system time of the whole process. Differs: share of pixels that are not those of one pass over",
+        "the whole scene. Shift: share that changes when the scene is cut 96 px off.",
         "",
         "| system | CPU s | wall s | RSS GiB | Mpx / CPU s | differs % | shift % |",
         "|---|---|---|---|---|---|---|",
