@@ -123,11 +123,12 @@ def table(result: dict[str, Any]) -> str:
         "# Peers, side by side",
         "",
         f"{result['side_px']} x {result['side_px']} px, 6 bands uint16; U-Net of 0.79 M parameters; "
-        f"{result['threads']} threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, load {result['load']}.",
+        f"{result['threads']} threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, "
+        f"load {result['load']}.",
         f"`{result['command']}`",
         "",
-        "CPU s: user and system time of the whole process. Differs: share of pixels that are not those of one pass over",
-        "the whole scene. Shift: share that changes when the scene is cut 96 px off.",
+        "CPU s: user and system time of the whole process. Differs: share of pixels that are not those of one pass",
+        "over the whole scene. Shift: share that changes when the scene is cut 96 px off.",
         "",
         "| system | CPU s | wall s | RSS GiB | Mpx / CPU s | differs % | shift % |",
         "|---|---|---|---|---|---|---|",
