@@ -188,7 +188,8 @@ def main() -> None:
             }
     result = {
         "schema": "mmedge.benchmark.floors/1",
-        "command": "python -m benchmarks.floors " + " ".join(sys.argv[1:]),
+        "command": f"python -m benchmarks.floors --side {args.side} --threads {args.threads} "
+        f"--precisions {args.precisions}",
         "machine": machine(),
         "load_before": round(load, 2),
         "side_px": args.side,

@@ -161,7 +161,7 @@ def main() -> None:
         truth = reference(scene, folder)
         result: dict[str, Any] = {
             "schema": "mmedge.benchmark.peers/1",
-            "command": "python -m benchmarks.peers.run ENVIRONMENTS " + " ".join(sys.argv[2:]),
+            "command": f"python -m benchmarks.peers.run ENVIRONMENTS --side {args.side} --threads {args.threads}",
             "machine": machine(),
             "load": round(os.getloadavg()[0], 1),
             "side_px": args.side,
