@@ -5,8 +5,8 @@ Differences from the paper: a place is a square of the encoder's coarsest stride
 classified), so the choice is made all over a map at once; recovery is a regressor from the observed tokens, learned
 beside the network and without a gradient into it; one of a step's subsets is the sampler's.
 
-All sets of sensors that a graph may need are fused at once (2^m passes of a small transformer for m candidates, of which
-the paper's cached loop needs 1 + m (m + 1) / 2), so that the selection is a few look-ups and fits into one graph.
+All sets of sensors that a graph may need are fused at once: 2^m passes of a small transformer for m candidates, where
+the paper's loop with a cache needs 1 + m (m + 1) / 2. The selection is then a few look-ups, and one graph holds it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class DynamicTransformer(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """tokens (R, M, D), mask (R, M) bool -> (R, D)."""
         tokens = torch.where(mask[..., None], tokens, 0.0) + self.kind
-        x = torch.cat([self.cls.expand(len(tokens), 1, -1), tokens], dim=1)
+        x = torch.cat([self.cls.expand(tokens.shape[0], 1, -1), tokens], dim=1)
         bias = F.pad(torch.where(mask, 0.0, MASKED), (1, 0))[:, None, None]
         for block in self.blocks:
             x = block(x, bias)
@@ -223,7 +223,7 @@ class DyMo(EncoderNetwork):
             base + sum(1 << i for j, i in enumerate(candidates) if k >> j & 1) for k in range(1 << len(candidates))
         ]
         tokens = self._completed(places)
-        rows, width = len(tokens), tokens.shape[-1]
+        rows, _, width = tokens.shape
         mask = torch.stack([self._members(code) for code in listed])
         cls = self.transformer(
             tokens[:, None].expand(-1, len(listed), -1, -1).reshape(-1, len(always), width),

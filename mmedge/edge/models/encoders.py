@@ -26,7 +26,7 @@ Beside = Callable[[str, Tensor], Tensor | None]
 class Features:
     """What one sensor says, from fine to coarse: maps (B, D_i, H / s_i, W / s_i).
 
-    They count only where `seen` (B, 1, H / s_i, W / s_i) is True: at least half of the pixels are valid. None: everywhere.
+    They count only where `seen` (B, 1, H / s_i, W / s_i) is True, at least half of the pixels valid; None: everywhere.
     """
 
     maps: tuple[Tensor, ...]

@@ -48,21 +48,27 @@ CHANNELS = {m: sum(map(len, groups.values())) for m, groups in TOWERS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaMOLConfig:
-    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone.
+class AdapterConfig:
+    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone."""
+
+    rank: int = 8
+    dynamic: int = 2
+    top_k: int = 2
+    variant: Literal["A", "B"] = "B"
+    missing_width: int = 8
+    gate_width: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaMOLConfig(AdapterConfig):
+    """Sizes of MaMOL on Galileo.
 
     `positions`: tokens know their place in the window; without, all take the mean of Galileo's place embeddings, so
     that a class depends less on where the lattice happens to lie.
     """
 
     classes: int = 7
-    rank: int = 8
-    dynamic: int = 2
-    top_k: int = 2
-    variant: Literal["A", "B"] = "B"
     adapted_layers: int = 2
-    missing_width: int = 8
-    gate_width: int = 64
     head_width: int = 96
     pixel_width: int = 32
     positions: bool = False
@@ -73,23 +79,23 @@ class Adapter(nn.Module):
 
     spread: Tensor
 
-    def __init__(self, config: MaMOLConfig) -> None:
+    def __init__(self, config: AdapterConfig, width: int = WIDTH, sensors: int = len(SENSORS)) -> None:
         super().__init__()
         self.config = config
-        experts = config.dynamic + 1 + len(SENSORS)
-        self.gate_token = nn.Linear(WIDTH, config.gate_width)
+        experts = config.dynamic + 1 + sensors
+        self.gate_token = nn.Linear(width, config.gate_width)
         self.gate_missing = nn.Linear(config.missing_width, config.gate_width, bias=False)
         self.gate_out = nn.Linear(config.gate_width, config.dynamic)
-        self.down = nn.Parameter(torch.randn(experts, config.rank, WIDTH) * WIDTH**-0.5)
-        self.up = nn.Parameter(torch.randn(experts, config.rank, WIDTH) * config.rank**-0.5)
-        self.out = nn.Linear(WIDTH, WIDTH)
+        self.down = nn.Parameter(torch.randn(experts, config.rank, width) * width**-0.5)
+        self.up = nn.Parameter(torch.randn(experts, config.rank, width) * config.rank**-0.5)
+        self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)  # training starts at the frozen model
         nn.init.zeros_(self.out.bias)
         # Row i spreads the weight of expert i over its ranks.
         self.register_buffer("spread", torch.eye(experts).repeat_interleave(config.rank, 1), persistent=False)
 
     def gate(self, z: Tensor, missing: Tensor) -> Tensor:
-        """Weights of the dynamic experts (B, L, K); those beyond the top k are 0, the others are not renormalised."""
+        """Weights of the dynamic experts (..., K); those beyond the top k are 0, the others are not renormalised."""
         hidden = F.gelu(self.gate_token(z) + self.gate_missing(missing))
         weights = torch.softmax(self.gate_out(hidden), dim=-1)
         if self.config.top_k >= self.config.dynamic:
@@ -97,15 +103,21 @@ class Adapter(nn.Module):
         floor = weights.topk(self.config.top_k, dim=-1).values[..., -1:]
         return torch.where(weights >= floor, weights, 0.0)
 
-    def forward(self, z: Tensor, missing: Tensor, sensor: int, seen: Tensor | None, present: tuple[int, ...]) -> Tensor:
-        """z (B, L, D); missing: psi, (B, L, d) or (d,); seen (B, L, sensors) or None where all of `present` are."""
+    def forward(
+        self, z: Tensor, missing: Tensor, sensor: int | None, seen: Tensor | None, present: tuple[int, ...]
+    ) -> Tensor:
+        """z (..., D); missing: psi, (..., d) or (d,); seen (..., sensors) or None where all of `present` are.
+
+        `sensor`: whose tower it is; None: the features of all sensors together.
+        """
         dynamic, rank = self.config.dynamic, self.config.rank
-        special = (sensor,) if self.config.variant == "B" else present
+        own = sensor is not None and self.config.variant == "B"
+        special = (sensor,) if sensor is not None and own else present
         experts = [*range(dynamic + 1), *(dynamic + 1 + j for j in special)]
         down, up = (torch.cat([w[i] for i in experts]) for w in (self.down, self.up))
         columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
         scale = self.gate(z, missing) @ columns[:dynamic]
-        if self.config.variant == "B" or seen is None:
+        if own or seen is None:
             scale = scale + columns[dynamic:].sum(0)
         else:
             scale = scale + columns[dynamic] + seen @ columns[dynamic + 1 :]

@@ -62,7 +62,7 @@ class Experts(nn.Module):
 
     def weighted(self, z: Tensor, weight: Tensor) -> Tensor:
         """Every expert, weighted at each place by weight (B, N, h, w)."""
-        n, hidden, _ = self.first.shape
+        hidden = self.first.shape[1]
         h = F.relu(F.conv2d(z, self.first.flatten(0, 1)[..., None, None], self.first_bias.flatten()))
         h = h * weight.repeat_interleave(hidden, dim=1)
         second = self.second.transpose(0, 1).flatten(1)
@@ -169,7 +169,7 @@ class Mars(EncoderNetwork):
             mixed = self.experts.chosen(z, which, weight)
         else:
             dense = torch.zeros_like(routing).scatter(1, which, weight)
-            mixed = self.experts.weighted(z, dense.view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2))
+            mixed = self.experts.weighted(z, dense.view(z.shape[0], *z.shape[2:], -1).permute(0, 3, 1, 2))
         logits: Tensor = self.head(mixed)
         return logits.flatten(1) if self.task == "window" else logits
 

@@ -31,13 +31,12 @@ class Plain(EncoderNetwork):
         self.head = nn.Conv2d(encoder.width, classes, 1)
 
     def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
-        return self.with_beside(data, valid, None, uniform=uniform)
-
-    def with_beside(self, data: Maps, valid: Maps, beside: Beside | None, *, uniform: bool) -> Tensor:
-        """Logits, with something beside the feed-forward of the encoder's blocks."""
+        beside = self.beside(valid, uniform=uniform)
         features = self.encoder.encode(data, valid, uniform=uniform, beside=beside)
         z = self.encoder.fuse(features, beside)
-        if self.task == "window":
-            return self.head(pooled(z, features)).flatten(1)
-        logits: Tensor = self.head(z)
-        return logits
+        logits: Tensor = self.head(z if self.task == "map" else pooled(z, features))
+        return logits if self.task == "map" else logits.flatten(1)
+
+    def beside(self, valid: Maps, *, uniform: bool) -> Beside | None:
+        """What is added to the feed-forward of the encoder's blocks: nothing."""
+        return None

@@ -15,8 +15,8 @@ from mmedge.edge.models.selection import Distance, similarity
 class Prototypes(nn.Module):
     """Buffers alone; no gradient. Subsets are codes: bit i stands for sensor i.
 
-    `moving` (C, d): means of the last epoch, for the training loss. `overall` (C, d), `mean` (2^M, C, d) and `deviation`
-    (2^M, C): taken after training.
+    `moving` (C, d): means of the last epoch, for the training loss. `overall` (C, d), `mean` (2^M, C, d) and
+    `deviation` (2^M, C): taken after training.
     """
 
     moving: Tensor
@@ -93,7 +93,7 @@ class Prototypes(nn.Module):
         self.deviation.copy_(torch.where(some, deviation, usual.clamp(min=1e-3)))
 
     def judge(self, z: Tensor, found: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Confidence and similarity (R, K) of projections z (R, K, d) of the sets `codes` (K,), classified as `found`."""
+        """Confidence and similarity (R, K) of projections z (R, K, d) of the sets `codes` (K,); classes `found` (R, K)."""
         z = self._unit(z)
         confidence = (self._nearness(z, self.overall) / self.temperature).softmax(-1).amax(-1)
         where = codes * self.mean.shape[1] + found

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from mmedge.edge.models.baselines import ModalityDropout
+from mmedge.edge.models.baselines import Fill, ModalityDropout, Specialists
 from mmedge.edge.models.dymo import DyMo, DyMoConfig
 from mmedge.edge.models.encoders import Encoder
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
+from mmedge.edge.models.mamol_staged import StagedConfig, StagedMaMOL
 from mmedge.edge.models.mars import Mars, MarsConfig
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.plain import Plain
@@ -35,7 +36,7 @@ def build(recipe: Recipe) -> Network:
     Raises UsageError where a name or an option does not exist.
     """
     full = {"encoder": "unet", "task": "map", "encoder_options": {}, "options": {}, **recipe}
-    make = _named("method", full["method"], METHODS)
+    make: Callable[[Recipe], Network] = _named("method", full["method"], METHODS)
     if full["task"] not in ("map", "window"):
         raise UsageError(f"no task `{full['task']}`", hint="map: a class for each pixel; window: one for each window")
     try:
@@ -64,7 +65,9 @@ def _on_galileo(kind: type[MaMOL], recipe: Recipe) -> Network:
 
 
 def _mamol(recipe: Recipe) -> Network:
-    return _on_galileo(MaMOL, recipe)
+    if recipe["encoder"] == "galileo":
+        return _on_galileo(MaMOL, recipe)
+    return StagedMaMOL(_encoder(recipe), recipe["classes"], recipe["task"], StagedConfig(**recipe["options"]))
 
 
 def _dropout(recipe: Recipe) -> Network:
@@ -86,10 +89,28 @@ def _impute_all(recipe: Recipe) -> Network:
     return _dymo(recipe, accept="all")
 
 
+def _zero_fill(recipe: Recipe) -> Network:
+    return Fill(_encoder(recipe), recipe["classes"], recipe["task"], value="zero", **recipe["options"])
+
+
+def _mean_fill(recipe: Recipe) -> Network:
+    return Fill(_encoder(recipe), recipe["classes"], recipe["task"], value="mean", **recipe["options"])
+
+
+def _specialists(recipe: Recipe) -> Network:
+    def make(channels: Mapping[str, int]) -> Plain:
+        return Plain(_encoder({**recipe, "channels": channels}), recipe["classes"], recipe["task"])
+
+    return Specialists(make, recipe["channels"], **recipe["options"])
+
+
 METHODS: Mapping[str, Callable[[Recipe], Network]] = {
     "mamol": _mamol,
     "mars": _mars,
     "dymo": _dymo,
     "dropout": _dropout,
+    "zero-fill": _zero_fill,
+    "mean-fill": _mean_fill,
+    "specialists": _specialists,
     "impute-all": _impute_all,
 }

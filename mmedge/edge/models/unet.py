@@ -7,7 +7,7 @@ No operation but convolutions looks beyond its pixel, so the receptive field is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ class Tower(nn.Module):
         self.sensor = sensor
         self.intake = Intake(sensor, channels)
         self.stem = nn.Conv2d(channels + 1, widths[0], 3, padding=1)
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, 2) for a, b in steps)
         self.blocks = nn.ModuleList(ConvBlock(b, 2, kernel) for _, b in steps)
 
@@ -76,7 +76,7 @@ class UNet(Encoder):
         if not decode:
             return
         self.trunk = nn.ModuleList(ConvBlock(widths[-1], 4, kernel) for _ in range(depth))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, 2) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ConvBlock(w, 2, kernel) for w in widths[1:-1])
         self.out = nn.Conv2d(widths[0], width, 3, padding=1)
 
@@ -87,7 +87,8 @@ class UNet(Encoder):
         return sites | {f"up.{i}": Site(*steps[i], None) for i in range(len(steps) - 2, 0, -1)}
 
     def tower(self, sensor: str, x: Tensor, valid: Tensor, seen: Tensor | None, beside: Beside | None) -> list[Tensor]:
-        return cast(Tower, self.towers[sensor])(x, valid, beside)
+        maps: list[Tensor] = self.towers[sensor](x, valid, beside)
+        return maps
 
     def spread(self, coarse: Tensor, features: Mapping[str, Features], beside: Beside | None = None) -> Tensor:
         x = coarse

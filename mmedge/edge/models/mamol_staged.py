@@ -1,0 +1,87 @@
+"""MaMOL where no pre-trained backbone fits the sensors: train one on complete data, freeze it, adapt it.
+
+Gao, Qu, Dong, arXiv:2511.11460. Adapters sit beside the 1 x 1 feed-forward layers of any encoder. In a sensor's tower
+the expert of that sensor answers (variant B) or those of all that are there (A); after fusion always the latter, for
+there a feature belongs to no sensor. Availability is decided for each square of a block's stride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmedge.edge.models.encoders import Beside, Encoder, share_seen
+from mmedge.edge.models.mamol import Adapter, AdapterConfig
+from mmedge.edge.models.network import Maps
+from mmedge.edge.models.plain import Plain, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedConfig(AdapterConfig):
+    """`adapted`: how many blocks, counted from the last, have an adapter; None: all."""
+
+    rank: int = 4
+    gate_width: int = 16
+    adapted: int | None = None
+
+
+class StagedMaMOL(Plain):
+    """A plain network with adapters. Stage 0 trains it on complete data; stage 1 freezes its encoder, adapters train.
+
+    The head trains in both.
+    """
+
+    stages = 2
+
+    def __init__(self, encoder: Encoder, classes: int, task: Task = "map", config: StagedConfig | None = None) -> None:
+        super().__init__(encoder, classes, task)
+        self.config = config = config or StagedConfig()
+        sites = list(encoder.sites().items())
+        self.sites = dict(sites if config.adapted is None else sites[len(sites) - config.adapted :])
+        self.psi = nn.Linear(len(self.sensors), config.missing_width)
+        self.adapters = nn.ModuleDict(
+            {_key(name): Adapter(config, site.width, len(self.sensors)) for name, site in self.sites.items()}
+        )
+        self.adapting = True
+
+    def begin_stage(self, stage: int) -> None:
+        self.adapting = stage > 0
+        self.encoder.requires_grad_(not self.adapting)
+        for part in (self.psi, self.adapters):
+            part.requires_grad_(self.adapting)
+
+    def losses(self, data: Maps, valid: Maps, labels: Tensor, kept: Tensor) -> dict[str, Tensor]:
+        return super().losses(data, valid, labels, kept if self.adapting else torch.ones_like(kept))
+
+    def beside(self, valid: Maps, *, uniform: bool) -> Beside | None:
+        """The adapters of this input; None in stage 0."""
+        if not self.adapting:
+            return None
+        present = tuple(i for i, m in enumerate(self.sensors) if m in valid)
+        strides = sorted({site.stride for site in self.sites.values()})
+        seen = {s: None if uniform else self._seen(valid, s) for s in strides}
+        here = torch.tensor([float(m in valid) for m in self.sensors], device=self.psi.weight.device)
+        missing = {s: self.psi(1 - (here if bits is None else bits)) for s, bits in seen.items()}
+
+        def adapt(name: str, z: Tensor) -> Tensor | None:
+            site = self.sites.get(name)
+            if site is None:
+                return None
+            sensor = None if site.sensor is None else self.sensors.index(site.sensor)
+            y: Tensor = self.adapters[_key(name)](z, missing[site.stride], sensor, seen[site.stride], present)
+            return y
+
+        return adapt
+
+    def _seen(self, valid: Maps, stride: int) -> Tensor:
+        """Which sensors each square has: (B, H / stride, W / stride, sensors), 1 = it has."""
+        bits = {m: share_seen(v, stride) for m, v in valid.items()}
+        absent = torch.zeros_like(next(iter(bits.values())))
+        return torch.cat([bits.get(m, absent) for m in self.sensors], dim=1).permute(0, 2, 3, 1).float()
+
+
+def _key(name: str) -> str:
+    """A block's name as a key of a ModuleDict."""
+    return name.replace(".", "_")

@@ -1,0 +1,97 @@
+"""MaMOL on a backbone of its own: two stages, and adapters that know what each square has."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from networks import CHANNELS, CLASSES, SMALL, close, labels, small, windows  # noqa: E402
+
+from mmedge.edge.models.mamol_staged import StagedMaMOL  # noqa: E402
+from mmedge.edge.models.registry import build  # noqa: E402
+from mmedge.edge.training.missingness import patterns  # noqa: E402
+
+SENSORS = tuple(CHANNELS)
+BASE = {"channels": CHANNELS, "classes": CLASSES}
+
+
+def staged(encoder: str = "unet", **options: object) -> StagedMaMOL:
+    network = small("mamol", encoder, **options)
+    assert isinstance(network, StagedMaMOL)
+    return network
+
+
+@pytest.mark.parametrize("encoder", ["unet", "vit"])
+def test_training_starts_at_the_frozen_backbone(encoder: str) -> None:
+    """W_o starts at zero: fresh adapters change no logit of the network of stage 0."""
+    recipe = {"encoder": encoder, "encoder_options": SMALL[encoder], **BASE}
+    fresh, plain = build({"method": "mamol", **recipe}), build({"method": "dropout", **recipe})
+    missing = plain.load_state_dict(
+        {n: t for n, t in fresh.state_dict().items() if n.split(".")[0] in {"encoder", "head"}}
+    )
+    assert not missing.missing_keys
+    for present in patterns(SENSORS):
+        data, valid = windows(present)
+        with torch.no_grad():
+            assert torch.equal(fresh(data, valid), plain(data, valid))
+
+
+def test_stages_train_the_backbone_and_then_the_adapters() -> None:
+    network = staged()
+    parts = []
+    for stage in range(network.stages):
+        network.begin_stage(stage)
+        parts.append({n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad})
+    assert parts == [{"encoder", "head"}, {"psi", "adapters", "head"}]
+
+
+def test_the_first_stage_trains_on_complete_data() -> None:
+    network = staged()
+    data, valid = windows()
+    truth, some = labels("map"), torch.tensor([[True, False, False]] * 2)
+    both = some, torch.ones_like(some)
+    losses = []
+    for stage in (0, 1):
+        network.begin_stage(stage)
+        losses.append([float(network.losses(data, valid, truth, k)["task"].detach()) for k in both])
+    assert losses[0][0] == losses[0][1]
+    assert losses[1][0] != losses[1][1]
+
+
+def test_the_gate_depends_on_what_is_missing() -> None:
+    network = staged()
+    network.begin_stage(1)
+    network(*windows(("sar",))).square().mean().backward()
+    assert network.psi.weight.grad is not None
+    assert network.psi.weight.grad.abs().max() > 0
+    for adapter in network.adapters.values():
+        if any(p.grad is not None for p in adapter.parameters()):
+            assert adapter.gate_missing.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(("variant", "expected"), [("A", {0, 1}), ("B", {1})])
+def test_experts_of_a_tower_and_of_the_fused_blocks(variant: str, expected: set[int]) -> None:
+    network = staged(variant=variant)
+    network.begin_stage(1)
+    network(*windows(("optical", "sar"))).square().mean().backward()
+    for name, wanted in (("sar_0", expected), ("trunk_0", {0, 1})):
+        adapter = network.adapters[name]
+        special = adapter.down.grad[network.config.dynamic + 1 :].abs().amax((1, 2))
+        assert {i for i, g in enumerate(special.tolist()) if g > 0} == wanted
+
+
+def test_availability_is_decided_for_each_square() -> None:
+    network = staged()
+    _, valid = windows(("optical", "sar"))
+    valid["sar"][:, :, :4, 4:6] = False
+    assert network._seen(valid, 4)[0, 0, 1].tolist() == [1, 1, 0]  # half of it is still there
+    valid["sar"][:, :, 0, 6] = False
+    assert network._seen(valid, 4)[0, 0, 1].tolist() == [1, 0, 0]
+    assert network._seen(valid, 4)[0, 1, 1].tolist() == [1, 1, 0]
+
+
+def test_only_the_last_blocks_can_be_adapted() -> None:
+    network = staged(adapted=2)
+    assert list(network.adapters) == ["trunk_0", "up_1"]
+    data, valid = windows()
+    close(network(data, valid, uniform=True), network(data, valid))
