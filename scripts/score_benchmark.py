@@ -9,8 +9,8 @@ the test examples are read once, afterwards. `python scripts/benchmark_results.p
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -89,16 +89,21 @@ def _git(*arguments: str) -> str:
 
 
 def append(path: Path, row: Row) -> None:
-    """Add a row to the file, whole or not at all."""
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps([*rows, row], indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    """Add a row to the file, whole or not at all; processes that fill one file wait for each other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock.part").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps([*read(path), row], indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+
+
+def read(path: Path) -> list[Row]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def done(path: Path) -> list[Row]:
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [{k: row[k] for k in ("benchmark", "protocol", "method", "seed")} for row in rows]
+    return [{k: row[k] for k in ("benchmark", "protocol", "method", "seed")} for row in read(path)]
 
 
 def main() -> None:

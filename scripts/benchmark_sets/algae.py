@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from benchmark_sets.examples import Benchmark, Budget, Split, grouped
 
 SENSORS = {

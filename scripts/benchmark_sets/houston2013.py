@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
 from benchmark_sets.examples import Benchmark, Budget, Split
 
 VALIDATE_EVERY = 6

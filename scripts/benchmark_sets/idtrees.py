@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from benchmark_sets.examples import Benchmark, Budget, cached, folds_of, grouped
 from PIL import Image
+
+from benchmark_sets.examples import Benchmark, Budget, cached, folds_of, grouped
 
 SPECIES, FOLDS, CELLS = 8, 5, 8
 BANDS_TOGETHER = 9
@@ -37,8 +38,8 @@ def read(root: Path, cache: Path) -> Benchmark:
         protocols={"plots": folds_of(grouped(groups, sites, 2 * FOLDS), FOLDS)},
         tested=(("hsi",), ("chm",), ("rgb",), ("hsi", "chm"), ("hsi", "rgb"), ("chm", "rgb"), ("hsi", "chm", "rgb")),
         score="oa",
-        encoder={"encoder": "unet", "encoder_options": {"kernel": 3}},
-        budget=Budget(steps=400, batch=32, check_every=50),
+        encoder={"encoder": "unet", "encoder_options": {"widths": (8, 24, 48), "width": 16, "kernel": 3}},
+        budget=Budget(steps=300, batch=32, check_every=60),
     )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from benchmark_sets.examples import Benchmark, Ints, Split
 from torch import Tensor, nn
 
+from benchmark_sets.examples import Benchmark, Ints, Split
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.baselines import Specialists
 from mmedge.edge.models.dymo import DyMo
@@ -19,7 +19,7 @@ from mmedge.edge.models.network import Network
 from mmedge.edge.models.registry import build
 from mmedge.edge.training.batches import turn
 from mmedge.edge.training.fit import FitConfig, fit
-from mmedge.edge.training.missingness import kept_of, patterns
+from mmedge.edge.training.missingness import kept_of
 
 SCORED_AT_ONCE = 16  # maps; 64 times as many windows
 Sensors = tuple[str, ...]

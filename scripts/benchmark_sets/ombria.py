@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from benchmark_sets.examples import Benchmark, Budget, Ints, Split, cached
 from PIL import Image
+
+from benchmark_sets.examples import Benchmark, Budget, Ints, Split, cached
 
 FOLDS, GUARD = 4, 30
 RUN = 12  # chips of consecutive numbers that train or validate together
-EVERY = 10  # one run of so many validates
+EVERY = 20  # one run of so many validates
 CELL = 2  # pixels of a side of what the network sees as one
 
 
@@ -43,8 +44,8 @@ def read(root: Path, cache: Path) -> Benchmark:
         },
         tested=(("s1",), ("s2",), ("s1", "s2")),
         score="flood_iou",
-        encoder={"encoder": "unet"},
-        budget=Budget(steps=600, batch=8, window_px=64),
+        encoder={"encoder": "unet", "encoder_options": {"widths": (8, 24, 48), "width": 16}},
+        budget=Budget(steps=400, batch=8, window_px=64),
     )
 
 

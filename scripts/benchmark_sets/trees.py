@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from benchmark_sets.examples import Benchmark, Ints, Split
 from scipy.ndimage import uniform_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from benchmark_sets.examples import Benchmark, Ints, Split
 from mmedge.edge.metrics import Confusion
 
 FIT_PIXELS = 120_000
@@ -24,7 +24,9 @@ def score_trees(benchmark: Benchmark, split: Split, present: Sequence[str], seed
     trees = HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=seed)
     trees.fit(x[some], y[some])
     total = np.zeros((len(benchmark.classes),) * 2, np.int64)
-    for rows in np.array_split(split.test, max(1, len(split.test) // 16)) if benchmark.truth is not None else [split.test]:
+    for rows in (
+        np.array_split(split.test, max(1, len(split.test) // 16)) if benchmark.truth is not None else [split.test]
+    ):
         found = trees.predict(_features(benchmark, rows, present)).astype(np.int64)
         reference: npt.NDArray[np.integer] = benchmark.labels[rows]
         classed = found.reshape(reference.shape)
