@@ -95,7 +95,7 @@ TABLES = (
         title="Houston 2013: trained with spectra and LiDAR, tested without spectra: overall accuracy",
         score="oa",
         letters={"hsi": "HSI", "lidar": "LiDAR"},
-        text="12,197 official test samples, whose spectra are not at hand. A random forest on LiDAR alone reaches .689.",
+        text="12,197 official test samples, whose spectra are not at hand. Training pixels have no coordinates.",
         tested=("lidar",),
         reference={"lidar": 0.689},
     ),
@@ -105,8 +105,8 @@ TABLES = (
         title="Presto's algae blooms, geographic split: RMSE of the severity (lower is better)",
         score="rmse",
         letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
-        text="345 test samples. 1 Sentinel-1, 2 Sentinel-2, W weather, D terrain. Here more sensors can hurt. The class "
-        "with the highest probability is scored.",
+        text="345 test samples. 1 Sentinel-1, 2 Sentinel-2, W weather, D terrain. Here more sensors can hurt. Networks "
+        "classify; the class with the highest probability is scored.",
         better="lower",
         reference={"s1": 1.133, "s2": 0.990, "era5": 0.853, "s1+s2": 0.974, "s1+s2+era5+srtm": 1.337},
     ),

@@ -1,8 +1,8 @@
 """Fill the tables of a public benchmark, row by row: `python scripts/score_benchmark.py ombria --data ../shared/data`.
 
-A row is a method with a seed under a protocol (a split, or all folds of one). Each is appended to --out as soon as it is
-done, and a row that is there is not run again; a training run that was stopped goes on where it was. Networks train on
-one thread, all with the same encoder and number of steps, and keep the checkpoint that is best on validation examples;
+A row is a method with a seed under a protocol (a split, or all folds of one). Each is appended to --out as soon as it
+is done, and a row that is there is not run again; a training run that was stopped goes on where it was. Networks train
+on one thread, all with the same encoder and number of steps, and keep the checkpoint that is best on validation examples;
 the test examples are read once, afterwards. `python scripts/benchmark_results.py` writes the tables.
 """
 
@@ -69,12 +69,10 @@ def _figures(benchmark: Benchmark, scored: Scored) -> Row:
     }
 
 
-def conditions(benchmark: Benchmark, key: Row) -> Row:
-    """What the figures of a row were measured with."""
+def conditions() -> Row:
+    """What the rows of this process are measured with; taken at its start, when its code was read."""
     dirty = "+changes" if _git("status", "--porcelain", "-uno", "--", "mmedge", "scripts") else ""
     return {
-        "command": f"python scripts/score_benchmark.py {benchmark.name} --methods {key['method']} --seeds {key['seed']}"
-        f" --protocols {key['protocol']}",
         "cpu": cpu_name(),
         "flags": " ".join(cpu_flags()),
         "threads": torch.get_num_threads(),
@@ -82,6 +80,12 @@ def conditions(benchmark: Benchmark, key: Row) -> Row:
         "torch": torch.__version__,
         "commit": _git("rev-parse", "--short", "HEAD") + dirty,
     }
+
+
+def command(key: Row) -> str:
+    """Runs one row again."""
+    options = f"--protocols {key['protocol']} --methods {key['method']} --seeds {key['seed']}"
+    return f"python scripts/score_benchmark.py {key['benchmark']} {options}"
 
 
 def _git(*arguments: str) -> str:
@@ -121,7 +125,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
-    start, benchmark = time.monotonic(), READERS[args.benchmark](args.data, args.cache)
+    start, measured_with = time.monotonic(), conditions()
+    benchmark = READERS[args.benchmark](args.data, args.cache)
     unknown = set(args.protocols) - set(benchmark.protocols)
     if unknown:
         sys.exit(f"{args.benchmark} has the protocols {', '.join(benchmark.protocols)}, not {', '.join(unknown)}")
@@ -132,7 +137,8 @@ def main() -> None:
             break
         began = time.process_time()
         found = run(benchmark, key, args.runs / "-".join(map(str, key.values())))
-        row = {**key, **conditions(benchmark, key), "cpu_seconds": round(time.process_time() - began), **found}
+        seconds = round(time.process_time() - began)
+        row = {**key, "command": command(key), **measured_with, "cpu_seconds": seconds, **found}
         append(args.out, row)
         test = {name: value[benchmark.score] for name, value in row["scores"]["test"].items()}
         print(*key.values(), f"{row['cpu_seconds']} s", test, flush=True)

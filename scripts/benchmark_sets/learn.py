@@ -29,7 +29,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(slots=True)
 class Scored:
-    """Confusions by availability; `oracle`: with help nobody has when mapping; `impute-all`, `discard`: DyMo's limits."""
+    """Confusions by availability: `test`; `oracle`, with help nobody has when mapping; DyMo's `impute-all`, `discard`."""
 
     confusions: dict[str, Confusions] = field(default_factory=dict)
     validation: list[float] = field(default_factory=list)

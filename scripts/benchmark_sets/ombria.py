@@ -4,12 +4,13 @@ Drakonakis et al., "OmbriaNet", IEEE JSTARS 15, 2022. Before and after are chann
 2 x 2 pixels, at 20 m, which also quiets the radar's speckle; maps are scored at 10 m against the published masks.
 
 The events of the chips are not recorded, but the chips are numbered event by event: the nearer two numbers, the more
-alike their chips (alike up to some 30 numbers apart, beyond that no more than any two). The folds by event are therefore
-runs of numbers, and the chips within `GUARD` of a run do not train the network that is tested on it.
+alike their chips, up to some 30 numbers apart; beyond that they are no more alike than any two. The folds by event are
+therefore runs of numbers, and the chips within `GUARD` of a run do not train the network that is tested on it.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def event_folds(rows: Ints, numbers: Ints, folds: int = FOLDS, guard: int = GUAR
     rows = rows[np.argsort(numbers, kind="stable")]
     edges = np.linspace(0, len(rows), folds + 1).round().astype(int)
     splits = []
-    for k, (first, last) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (first, last) in enumerate(pairwise(edges)):
         others = np.concatenate([rows[: max(0, first - guard)], rows[last + guard :]])
         splits.append(Split(name=f"events-{k}", test=rows[first:last], **_parts(others)))
     return tuple(splits)
