@@ -7,5 +7,5 @@ venv=${MMEDGE_VENV:-.venv}
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/pip" install -q --upgrade pip
 "$venv/bin/pip" install -q -c scripts/constraints.txt torch
-"$venv/bin/pip" install -q -c scripts/constraints.txt -e ".[train,export,onnxruntime,lidar,vector,xarray,dev]"
+"$venv/bin/pip" install -q -c scripts/constraints.txt -e ".[train,export,onnxruntime,lidar,vector,xarray,batch,dev]"
 "$venv/bin/python" -m pytest "$@"

@@ -27,7 +27,7 @@ from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
 from mmedge.edge.training.fit import fit
 from mmedge.edge.training.samples import with_relief
-from mmedge.edge.training.terra import TerraConfig, TerraTask, domain, validate
+from mmedge.edge.training.terra import TerraConfig, TerraTask, domain
 
 
 def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int, kind: type[MaMOL] = MaMOL) -> MaMOL:
@@ -90,7 +90,10 @@ def main() -> None:
     config = TerraConfig(seed=args.seed, steps=args.steps)
     fit(model, TerraTask(training, config, SENSORS), config, folder=args.runs / "first", report=say)
     steadied(model, training, args.seed, args.runs / "steady")
-    accuracy = {"validation": validate(model, training, SENSORS), **evaluate(model, training, SENSORS)}
+    accuracy = {
+        "validation": TerraTask(training, config, SENSORS).validate(model),
+        **evaluate(model, training, SENSORS),
+    }
     print(json.dumps(accuracy, indent=1))
     write_bundle(model, args.out, args.data, training, accuracy)
 

@@ -83,7 +83,7 @@ def run(
         document = score_map(Path(thing), reference_file, warn=console.warn)
         pictures = {"all": document["confusion"]}
     else:
-        options = o.scene_options(source, bands, scale, unit, reference, mask=mask)
+        options = o.scene_options(source=source, bands=bands, scale=scale, unit=unit, reference=reference, mask=mask)
         document = _bundle(
             thing, o.place(scene), options, reference_file, part, etas, threads, backend, oracle, console
         )
@@ -132,7 +132,8 @@ def _bundle(
     from mmedge.bundle import open_bundle
     from mmedge.edge.device import threads_available
     from mmedge.edge.evaluate import cost, judge, report, unseen
-    from mmedge.edge.runtime.session import Engines, open_runtime
+    from mmedge.edge.runtime.open import open_runtime
+    from mmedge.edge.runtime.session import Engines
     from mmedge.extras import need
     from mmedge.geo_io.labels import read_labels
     from mmedge.geo_io.scene import open_scene
@@ -141,8 +142,8 @@ def _bundle(
         need("torch")
     bundle = open_bundle(model)
     threads = threads or threads_available()
-    runtime = open_runtime(backend, precision="fp32", threads=threads)
-    engines = Engines(bundle, runtime, precision="fp32", batch=8)
+    runtime, _ = open_runtime(backend, precision="fp32", threads=threads)
+    engines = Engines(bundle, runtime, batch=8)
     with open_scene(scene, bundle.modalities, options) as opened:
         for text in opened.warnings:
             console.warn(text)

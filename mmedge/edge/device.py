@@ -34,7 +34,7 @@ PACKAGES = {
     "torch": ("training, eager inference", "pip install 'mmedge[train]'"),
     "onnx": ("exporting models", "pip install 'mmedge[export]'"),
     "laspy": ("LiDAR clouds", "pip install 'mmedge[lidar]'"),
-    "pyogrio": ("--aoi from other files than GeoJSON", "pip install 'mmedge[vector]'"),
+    "pyogrio": ("--aoi from other files than GeoJSON, vectorize", "pip install 'mmedge[vector]'"),
     "ray": ("batches on a cluster", "pip install 'mmedge[batch]'"),
 }
 
@@ -99,8 +99,14 @@ def _proc(name: str) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+# Where none of these is there, Linux has no NVIDIA driver: desktop, WSL, Jetson.
+DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
+
+
 def gpu_name() -> str | None:
     """Name of the first NVIDIA GPU. The driver is asked in a child process: a broken one may crash who asks."""
+    if sys.platform == "linux" and not any(Path(file).exists() for file in DRIVER_FILES):
+        return None
     probe = "from mmedge.edge.device import ask_driver; print(ask_driver())"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=30, check=False)
     name = done.stdout.strip()

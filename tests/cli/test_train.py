@@ -105,7 +105,7 @@ def test_the_model_maps(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     with rasterio.open("map.tif") as src:
         assert src.tags()["CLASS_1"] == "water"
         codes = src.read(1)
-    assert codes.shape == (96, 80)
+    assert codes.shape == (80, 96)
     assert set(np.unique(codes)) <= {c.value for c in open_bundle("my-model").classes}
     assert run(["evaluate", "map.tif", "--labels", "landcover.tif", "-q"]) == 0
     assert "pixels" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rasterio
 from rasterio.windows import Window
@@ -24,6 +25,7 @@ from mmedge.edge.orders import BatchOptions
 from mmedge.edge.summary import Result, Summary
 from mmedge.edge.worklist import Shard
 from mmedge.errors import BundleError, OutputError, UsageError
+from mmedge.geo_io.scene import SceneOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,6 +62,26 @@ def statuses(inputs: Any, out: Path, small: Path, **wishes: Any) -> dict[str, st
     found: list[Result] = []
     batch(inputs, out, model=small, report=found.append, **wishes)
     return {r.id: f"{r.status}: {r.why}" if r.why else r.status for r in sorted(found, key=lambda r: r.id)}
+
+
+def test_a_mask_of_each_scene(scenes: Path, small: Path, tmp_path: Path, chile: Path) -> None:
+    """`{id}` in the path of a mask is the scene's; another mask makes its map anew, and no other."""
+    for name, rows in (("a", 10), ("b", 20)):
+        with rasterio.open(scenes / f"{name}.tif") as src:
+            profile = {**src.profile, "count": 1, "dtype": "uint8", "nodata": None, "predictor": 1}
+        with rasterio.open(tmp_path / f"{name}_clouds.tif", "w", **profile) as out:
+            out.write((np.indices((96, 80))[0] < rows).astype(np.uint8), 1)
+    options = SceneOptions(masks={"optical": [tmp_path / "{id}_clouds.tif"]})
+    found: list[Result] = []
+    batch([scenes], tmp_path / "maps", model=small, report=found.append, options=options)
+    by_id = {result.id: result for result in found}
+    assert by_id["a"].record["lost"]["optical"] == {"mask": round(10 / 96, 6)}
+    assert by_id["b"].record["lost"]["optical"] == {"mask": round(20 / 96, 6)}
+    assert by_id["c"].status == "failed"
+    assert "c_clouds.tif" in by_id["c"].reason
+    shutil.copy(tmp_path / "b_clouds.tif", tmp_path / "a_clouds.tif")
+    again = statuses([scenes], tmp_path / "maps", small, options=options)
+    assert (again["a"], again["b"]) == ("done: other inputs", "skipped")
 
 
 def ask(out: Path, question: str) -> list[Any]:

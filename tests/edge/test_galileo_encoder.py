@@ -10,7 +10,7 @@ from torch import Tensor  # noqa: E402
 
 from mmedge.edge.models.galileo import Galileo  # noqa: E402
 from mmedge.edge.models.galileo_encoder import GalileoEncoder  # noqa: E402
-from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL, MaMOLConfig  # noqa: E402
+from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL  # noqa: E402
 from mmedge.edge.models.network import Network  # noqa: E402
 from mmedge.edge.models.registry import adopt, build  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
@@ -28,16 +28,15 @@ def windows(sensors: tuple[str, ...] = SENSORS) -> tuple[dict[str, Tensor], dict
 def network(method: str) -> Network:
     torch.manual_seed(0)
     made = build({"method": method, "encoder": "galileo", "channels": CHANNELS, "classes": 7})
-    adopt(made, Galileo())
+    adopt(made, MaMOL.on(Galileo()))
     return made.eval()
 
 
 def test_features_are_those_of_mamols_towers() -> None:
     torch.manual_seed(0)
-    galileo = Galileo()
-    mamol = MaMOL.on(galileo, MaMOLConfig()).requires_grad_(False)  # fresh adapters add nothing
+    mamol = MaMOL.on(Galileo()).requires_grad_(False)  # fresh adapters add nothing
     encoder = GalileoEncoder(CHANNELS).requires_grad_(False)
-    encoder.adopt(galileo)
+    encoder.adopt(mamol)
     data, valid = windows()
     features = encoder.encode(data, valid)
     for m in SENSORS:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmedge.edge.models.encoders import Beside
-from mmedge.edge.models.galileo import DEPTH, WIDTH, Block, Galileo
-from mmedge.edge.models.mamol import CHANNELS, TOKEN_PX, TOWERS, Stem
+from mmedge.edge.models.galileo import DEPTH, WIDTH, Block
+from mmedge.edge.models.mamol import CHANNELS, TOKEN_PX, TOWERS, MaMOL, Stem
 from mmedge.edge.models.tokens import TokenEncoder, layers
 
 
@@ -30,12 +30,12 @@ class GalileoEncoder(TokenEncoder):
         for part in (self.stems, self.blocks, self.norm):
             part.requires_grad_(False)
 
-    def adopt(self, galileo: Galileo) -> None:
-        """Take over the pre-trained stems and blocks."""
-        self.blocks.load_state_dict(galileo.blocks.state_dict())
-        self.norm.load_state_dict(galileo.norm.state_dict())
-        for stem in self.stems.values():
-            cast(Stem, stem).adopt(galileo, positions=False)
+    def adopt(self, trained: MaMOL) -> None:
+        """Take over the frozen parts of a MaMOL on Galileo."""
+        for m, stem in self.stems.items():
+            stem.load_state_dict(trained.stem(m).state_dict())
+        self.blocks.load_state_dict(trained.blocks.state_dict())
+        self.norm.load_state_dict(trained.norm.state_dict())
 
     def normalise(self, sensor: str, x: Tensor, valid: Tensor) -> Tensor:
         return cast(Stem, self.stems[sensor]).normalise(x, valid)

@@ -146,13 +146,6 @@ class Stem(Inlet):
         for g in self.groups:
             self.register_buffer(f"place_{g}", torch.zeros(GRID, GRID, WIDTH))
 
-    def adopt(self, galileo: Galileo, *, positions: bool) -> None:
-        """Take over the pre-trained patches; `positions`: places of the tokens, or the mean of all places."""
-        for g in self.groups:
-            self.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
-            place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
-            self.get_buffer(f"place_{g}").copy_(place if positions else place.mean((0, 1)))
-
     def normalise(self, x: Tensor, valid: Tensor) -> Tensor:
         """Galileo's scale; the training mean where a pixel is invalid."""
         x = torch.where(valid, x, self.mean)
@@ -210,15 +203,15 @@ class MaMOL(Network):
     def on(cls, galileo: Galileo, config: MaMOLConfig | None = None) -> MaMOL:
         """A model whose stems and blocks are `galileo`'s. The training means of the stems remain to be set."""
         model = cls(config)
-        model.adopt(galileo)
-        return model
-
-    def adopt(self, galileo: Galileo) -> None:
-        """Take over the pre-trained stems and blocks."""
-        self.blocks.load_state_dict(galileo.blocks.state_dict())
-        self.norm.load_state_dict(galileo.norm.state_dict())
+        model.blocks.load_state_dict(galileo.blocks.state_dict())
+        model.norm.load_state_dict(galileo.norm.state_dict())
         for sensor in SENSORS:
-            self.stem(sensor).adopt(galileo, positions=self.config.positions)
+            stem = model.stem(sensor)
+            for g in stem.groups:
+                stem.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
+                place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
+                stem.get_buffer(f"place_{g}").copy_(place if model.config.positions else place.mean((0, 1)))
+        return model
 
     def stem(self, sensor: str) -> Stem:
         return cast(Stem, self.stems[sensor])

@@ -181,7 +181,7 @@ class Mars(EncoderNetwork):
     @torch.no_grad()
     def _count(self, logits: Tensor, guess: Tensor, valid: Maps, kept: Tensor, lost: Tensor) -> None:
         k, batch = self.config.top_k, len(kept)
-        chosen = [torch.zeros_like(x).scatter(1, x.topk(k).indices, 1.0) for x in (logits, guess)]
+        chosen = [torch.zeros_like(x, dtype=torch.float32).scatter(1, x.topk(k).indices, 1.0) for x in (logits, guess)]
         common = ((chosen[0] * chosen[1]).sum(1) / k).view(batch, -1).mean(1)
         left = torch.stack([_has(valid, m, kept) for m in self.sensors], dim=1) & kept
         code = (left * 2 ** torch.arange(len(self.sensors), device=kept.device)).sum(1)

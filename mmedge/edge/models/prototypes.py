@@ -46,7 +46,7 @@ class Prototypes(nn.Module):
     def add(self, z: Tensor, truth: Tensor) -> None:
         """Count projections z (R, d) of classes truth (R,), -1 = none, towards the next epoch's prototypes."""
         known = truth >= 0
-        self.total.index_add_(0, truth[known], self._unit(z[known]))
+        self.total.index_add_(0, truth[known], self._unit(z[known]).to(self.total.dtype))
         self.count.index_add_(0, truth[known], torch.ones_like(truth[known], dtype=self.count.dtype))
 
     def end_epoch(self) -> None:

@@ -16,7 +16,6 @@ from typing import Any, cast
 from mmedge.edge.models.baselines import Fill, ModalityDropout, Specialists
 from mmedge.edge.models.dymo import DyMo, DyMoConfig
 from mmedge.edge.models.encoders import Encoder
-from mmedge.edge.models.galileo import Galileo
 from mmedge.edge.models.galileo_encoder import GalileoEncoder
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.mamol_staged import StagedConfig, StagedMaMOL
@@ -49,11 +48,14 @@ def build(recipe: Recipe) -> Network:
     return network
 
 
-def adopt(network: Network, galileo: Galileo) -> None:
-    """Give a network on Galileo its pre-trained weights. Without them, or a bundle's, it is worth nothing."""
+def adopt(network: Network, trained: MaMOL) -> None:
+    """Give a network on Galileo the frozen parts of another. Without them it would stand on a random backbone."""
     for part in network.modules():
-        if isinstance(part, MaMOL | GalileoEncoder):
-            part.adopt(galileo)
+        if isinstance(part, GalileoEncoder):
+            part.adopt(trained)
+        elif isinstance(part, MaMOL):
+            for name in ("stems", "blocks", "norm"):
+                part.get_submodule(name).load_state_dict(trained.get_submodule(name).state_dict())
 
 
 def _encoder(recipe: Recipe, **options: Any) -> Encoder:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
-from mmedge.edge.models.galileo_encoder import GalileoEncoder
 from mmedge.edge.models.mamol import MaMOL, Stem
 from mmedge.edge.models.network import Intake, Network
-from mmedge.edge.models.registry import build
-from mmedge.edge.runtime.session import Engines, GraphKey, open_runtime
+from mmedge.edge.models.registry import adopt, build
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training import card
 from mmedge.edge.training.config import RunConfig, print_config
 from mmedge.edge.training.fit import FitConfig, Scores, fit
@@ -96,8 +96,8 @@ def train(
     with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix="scenes-") as cache:
         scenes = read_scenes(config, Path(cache), warn=warn)
         network = _network(config, scenes)
-        fixed = any(m.derive for m in scenes.modalities)
-        tiling = tiling_of(network, config.window_px, config.halo_px, fixed=fixed)
+        derives = {m.derive for m in scenes.modalities if m.derive}
+        tiling = tiling_of(network, config.window_px, config.halo_px, derives=derives)
         task = SceneTask(scenes, config, tiling, device)
         network.set_statistics(*task.statistics())
         network.to(device)
@@ -135,13 +135,9 @@ def _network(config: RunConfig, scenes: SceneSet) -> Network:
             "encoder_options": config.network.encoder_options,
         }
     )
-    if _on_galileo(network):
+    if config.network.encoder == "galileo":
         _adopt_shipped(network, scenes)
     return network
-
-
-def _on_galileo(network: Network) -> bool:
-    return any(isinstance(part, Stem) for part in network.modules())
 
 
 def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
@@ -155,11 +151,7 @@ def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
                 f"{f' ({theirs.derive})' if theirs.derive else ''}, the run file says {', '.join(mine.bands)}",
                 hint="change `sensors`, or take `encoder: unet`",
             )
-    shipped = load_eager(open_bundle().folder)
-    for part in network.modules():
-        if isinstance(part, MaMOL | GalileoEncoder):
-            for name in ("blocks", "norm", *(f"stems.{m}" for m in scenes.sensors)):
-                part.get_submodule(name).load_state_dict(shipped.get_submodule(name).state_dict())
+    adopt(network, cast(MaMOL, load_eager(open_bundle().folder)))
 
 
 def fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
@@ -241,8 +233,8 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
 
 
 def _engines(bundle: Bundle) -> Engines:
-    runtime = open_runtime("openvino", precision="fp32", threads=threads_available())
-    return Engines(bundle, runtime, precision="fp32", batch=PARITY_WINDOWS)
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=threads_available())
+    return Engines(bundle, runtime, batch=PARITY_WINDOWS)
 
 
 def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any]:
@@ -266,9 +258,9 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
             **when(scenes.acquired),
             "mlm:architecture": str(network.recipe["method"]),
             "mlm:total_parameters": sum(p.numel() for p in network.parameters()),
-            "mlm:pretrained": _on_galileo(network),
+            "mlm:pretrained": network.recipe["encoder"] == "galileo",
             "mlm:pretrained_source": "Galileo-nano (nasaharvest/galileo, MIT), frozen"
-            if _on_galileo(network)
+            if network.recipe["encoder"] == "galileo"
             else None,
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},

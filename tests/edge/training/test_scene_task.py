@@ -17,6 +17,7 @@ from mmedge.bundle import Tiling  # noqa: E402
 from mmedge.edge.blocks import VALIDATE  # noqa: E402
 from mmedge.edge.models.network import Network  # noqa: E402
 from mmedge.edge.models.registry import build  # noqa: E402
+from mmedge.edge.relief import TERRAIN_REACH_PX  # noqa: E402
 from mmedge.edge.training.fit import FitConfig, fit  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
 from mmedge.edge.training.scene_task import SceneTask  # noqa: E402
@@ -117,11 +118,12 @@ def test_domain_leaves_out_what_no_scene_has() -> None:
 
 def test_windows_of_a_convolutional_network_have_the_halo_that_it_needs() -> None:
     unet = network("dropout")
-    tiling = tiling_of(unet, 64, 8, fixed=False)
+    tiling = tiling_of(unet, 64, 8)
     assert tiling.kind == "convolutional"
     assert tiling.halo_px % tiling.align_px == 0
     assert tiling.stride_px >= 3 * tiling.halo_px
-    fixed = tiling_of(unet, 64, 8, fixed=True)
+    assert tiling_of(unet, 64, 8, derives=["terrain"]).halo_px >= tiling.halo_px + TERRAIN_REACH_PX
+    fixed = tiling_of(unet, 64, 8, derives=["relief"])
     assert (fixed.kind, fixed.window_px, fixed.halo_px) == ("attention", 64, 8)
 
 
