@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the first two commands of the docs have run."""
     where = tmp_path_factory.mktemp("train")
     for name in ("optical", "sar", "landcover"):
-        crop(ROOT / f"examples/chile/{name}.tif", where / f"{name}.tif", Window(40, 60, 80, 96))
+        crop(ROOT / f"examples/chile/{name}.tif", where / f"{name}.tif", Window(40, 60, 96, 80))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
         with (where / "printed.yaml").open("w") as file, patch.context() as inner:
