@@ -26,6 +26,7 @@ from mmedge.edge.training import card
 from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
 from mmedge.edge.training.fit import fit
+from mmedge.edge.training.item import ROLES
 from mmedge.edge.training.samples import with_relief
 from mmedge.edge.training.terra import TerraConfig, TerraTask, domain
 
@@ -71,7 +72,7 @@ def write_bundle(model: MaMOL, folder: Path, data: Path, training: TrainingSet, 
     notice = (data / "open/galileo_nano/LICENSE").read_text(encoding="utf-8")
     (folder / "LICENSE").write_text(card.LICENSE + notice, encoding="utf-8")
     scenes = [data / "open/terramesh" / scene.name for scene in training.scenes]
-    write_model_json(folder, card.item(model, scenes, accuracy, domain(training)), card.ROLES, card.FIELDS)
+    write_model_json(folder, card.item(model, scenes, accuracy, domain(training)), ROLES, card.FIELDS)
     open_bundle(folder)
 
 

@@ -124,6 +124,35 @@ def test_an_existing_bundle_is_refused_and_a_changed_run_too(
     assert (folder / "my-model/model.json").read_bytes() == before
 
 
+def test_a_folder_that_is_no_bundle_is_never_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    text = (folder / "run.yaml").read_text()
+    (tmp_path / "run.yaml").write_text(text.replace("out: null", f"out: {mine}"))
+    assert run(["train", str(tmp_path / "run.yaml"), "--overwrite"]) == 2
+    assert "is no bundle, so it is not replaced" in capsys.readouterr().err
+    assert (mine / "thesis.txt").read_text() == "precious"
+    (tmp_path / "run.yaml").write_text(text.replace("license_file: null", "license_file: nowhere"))
+    assert run(["train", str(tmp_path / "run.yaml"), "--overwrite"]) == 2
+    assert "no such file: `nowhere`" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_evaluate_says_what_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    arguments = ["evaluate", "my-model", *SOURCES, "--labels", "landcover.tif", "-o", "new.json", "--dry-run", "--json"]
+    assert run(arguments) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["writes"] == ["new.md", "new.png", "new.json"]
+    assert set(plan["reads"]) >= {"my-model", "landcover.tif", "optical.tif", "sar.tif"}
+    assert not (folder / "new.json").exists()
+
+
 def test_a_dry_run_touches_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

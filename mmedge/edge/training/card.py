@@ -12,7 +12,7 @@ from rasterio.warp import transform_bounds
 
 from mmedge.bundle import LandClass, Tiling
 from mmedge.edge.models.mamol import SCALE, SQUASH, MaMOL
-from mmedge.edge.training.item import ROLES, bands_of, model_item
+from mmedge.edge.training.item import bands_of, model_item
 from mmedge.edge.training.samples import CLASS_VALUES, OPTICAL, SAR
 from mmedge.edge.training.score import HALO_PX, WINDOW_PX
 from mmedge.modality import Modality
@@ -106,6 +106,3 @@ def _box(path: Path) -> tuple[float, float, float, float]:
     with rasterio.open(path) as src:
         west, south, east, north = transform_bounds(src.crs, "EPSG:4326", *src.bounds)
     return round(west, 6), round(south, 6), round(east, 6), round(north, 6)
-
-
-__all__ = ["CLASSES", "FIELDS", "LICENSE", "MODALITIES", "NAME", "ROLES", "TILING", "item", "scaling"]
