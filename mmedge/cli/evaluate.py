@@ -54,6 +54,7 @@ def run(
     threads: o.Threads = 0,
     backend: o.Backend = "auto",
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     strict: o.Strict = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -77,13 +78,17 @@ def run(
     target = output or Path(f"{Path(thing).stem if is_map else Path(thing).name}_evaluation.json")
     paths = _outputs(target, overwrite=overwrite)
     reference_file = LabelFile(path=labels, field=field)
+    options = o.scene_options(source=source, bands=bands, scale=scale, unit=unit, reference=reference, mask=mask)
+    if dry_run:
+        plan = _plan(thing, None if is_map else o.place(scene), options, reference_file, paths)
+        console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
+        return 0
     if is_map:
         from mmedge.edge.map_score import score_map
 
         document = score_map(Path(thing), reference_file, warn=console.warn)
         pictures = {"all": document["confusion"]}
     else:
-        options = o.scene_options(source=source, bands=bands, scale=scale, unit=unit, reference=reference, mask=mask)
         document = _bundle(
             thing, o.place(scene), options, reference_file, part, etas, threads, backend, oracle, console
         )
@@ -114,6 +119,25 @@ def _outputs(target: Path, *, overwrite: bool) -> dict[str, Path]:
     if not target.absolute().parent.is_dir():
         raise OutputError(f"`{target.parent}` is no folder", hint=f"mkdir -p {target.parent}")
     return paths
+
+
+def _plan(
+    thing: str, scene: Location | None, options: SceneOptions, labels: LabelFile, paths: dict[str, Path]
+) -> dict[str, Any]:
+    """What a run would read and write; fails where something cannot be opened."""
+    from mmedge.bundle import open_bundle
+    from mmedge.geo_io.labels import values_of
+    from mmedge.geo_io.raster import inspect_raster
+    from mmedge.geo_io.scene import open_scene
+
+    values_of(labels)
+    reads = [thing, str(labels.path)]
+    if thing.lower().endswith((".tif", ".tiff")):
+        inspect_raster(Path(thing))
+    else:
+        with open_scene(scene, open_bundle(thing).modalities, options) as opened:
+            reads += [str(file) for file in opened.files]
+    return {"schema": "mmedge.plan/1", "reads": reads, "writes": [str(path) for path in paths.values()]}
 
 
 def _bundle(

@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the first two commands of the docs have run."""
     where = tmp_path_factory.mktemp("train")
     for name in ("optical", "sar", "landcover"):
-        crop(ROOT / f"examples/chile/{name}.tif", where / f"{name}.tif", Window(40, 60, 80, 96))
+        crop(ROOT / f"examples/chile/{name}.tif", where / f"{name}.tif", Window(40, 60, 96, 80))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
         with (where / "printed.yaml").open("w") as file, patch.context() as inner:
@@ -122,6 +122,35 @@ def test_an_existing_bundle_is_refused_and_a_changed_run_too(
     assert run(["train", "other.yaml", "--overwrite"]) == 2
     assert "state of a run with other settings" in capsys.readouterr().err
     assert (folder / "my-model/model.json").read_bytes() == before
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    text = (folder / "run.yaml").read_text()
+    (tmp_path / "run.yaml").write_text(text.replace("out: null", f"out: {mine}"))
+    assert run(["train", str(tmp_path / "run.yaml"), "--overwrite"]) == 2
+    assert "is no bundle, so it is not replaced" in capsys.readouterr().err
+    assert (mine / "thesis.txt").read_text() == "precious"
+    (tmp_path / "run.yaml").write_text(text.replace("license_file: null", "license_file: nowhere"))
+    assert run(["train", str(tmp_path / "run.yaml"), "--overwrite"]) == 2
+    assert "no such file: `nowhere`" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_evaluate_says_what_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    arguments = ["evaluate", "my-model", *SOURCES, "--labels", "landcover.tif", "-o", "new.json", "--dry-run", "--json"]
+    assert run(arguments) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["writes"] == ["new.md", "new.png", "new.json"]
+    assert set(plan["reads"]) >= {"my-model", "landcover.tif", "optical.tif", "sar.tif"}
+    assert not (folder / "new.json").exists()
 
 
 def test_a_dry_run_touches_nothing(

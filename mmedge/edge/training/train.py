@@ -46,6 +46,7 @@ from mmedge.modality import Availability
 
 PARITY = 1e-4  # of the largest logit: graphs against the eager network
 PARITY_WINDOWS = 2
+SCENES = "scenes-"  # scenes laid out on disk, for the time of a run
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -85,16 +86,18 @@ def train(
     None on all processes of a distributed run but the first. Raises OutputError where the bundle exists, UsageError or
     SceneError for what the run file gets wrong.
     """
+    check_target(config, overwrite=overwrite)
     target = config.folder
-    if target.exists() and not overwrite:
-        raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, `name` names another")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # its warnings concern packages that we do not use
     config = complete(config)
     run = target.with_name(f"{target.name}.run")
     run.mkdir(parents=True, exist_ok=True)
+    if "RANK" not in os.environ:  # what a killed run left
+        for stale in run.glob(f"{SCENES}*"):
+            shutil.rmtree(stale)
     if config.fit.threads:
         torch.set_num_threads(config.fit.threads)
-    with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix="scenes-") as cache:
+    with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix=SCENES) as cache:
         scenes = read_scenes(config, Path(cache), warn=warn)
         network = _network(config, scenes)
         derives = {m.derive for m in scenes.modalities if m.derive}
@@ -107,6 +110,17 @@ def train(
             return None
         (run / "run.yaml").write_text(print_config(config), encoding="utf-8")
         return _bundle(network.cpu(), task, config, best, warn=warn)
+
+
+def check_target(config: RunConfig, *, overwrite: bool) -> None:
+    """Raise where the bundle cannot be written: before any work, touching nothing."""
+    target = config.folder
+    if target.exists() and not overwrite:
+        raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, `name` names another")
+    if target.exists() and not (target / "model.json").is_file():
+        raise OutputError(f"`{target}` is no bundle, so it is not replaced", hint="change `name` or `out`")
+    if config.license_file and not config.license_file.is_file():
+        raise UsageError(f"no such file: `{config.license_file}`", hint="correct `license_file`")
 
 
 @contextmanager
@@ -202,22 +216,41 @@ def _log(history: Sequence[Scores], folder: Path) -> None:
 
 def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say) -> TrainRecord:
     """The bundle, complete and checked before it gets its name."""
-    target, part = config.folder, config.folder.with_name(f"{config.folder.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
+    target = config.folder
+    part, old = (target.with_name(f"{target.name}.{kind}") for kind in ("part", "old"))
+    for folder in (part, old):
+        if folder.exists():
+            shutil.rmtree(folder)
     part.mkdir(parents=True)
+    try:
+        accuracy = _filled(part, network, task, config, best, warn=warn)
+        if target.exists():
+            target.replace(old)
+        part.replace(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+    return TrainRecord(folder=target, bundle=open_bundle(target), best=best, accuracy=accuracy)
+
+
+def _filled(
+    folder: Path, network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say
+) -> dict[str, Any]:
+    """Everything that a bundle holds, into an empty folder; what it is worth."""
     scenes, tiling = task.scenes, task.tiling
-    export_graphs(network, part, window_px=tiling.window_px)
+    export_graphs(network, folder, window_px=tiling.window_px)
     if config.license_file:
-        shutil.copyfile(config.license_file, part / "LICENSE")
+        shutil.copyfile(config.license_file, folder / "LICENSE")
     else:
-        (part / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
+        (folder / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
     item = _item(network, task, config)
     fields = {".safetensors": {"bands": bands_of(scenes.modalities)}}  # STAC: an item has bands where an asset has some
-    write_model_json(part, item, ROLES, fields)
-    engines = _engines(open_bundle(part))
+    write_model_json(folder, item, ROLES, fields)
+    engines = _engines(open_bundle(folder))
     _check_parity(network, task, engines)
-    accuracy = {"validation": _rounded(best)}
+    accuracy: dict[str, Any] = {"validation": _rounded(best)}
     tested = _tested(engines, scenes, config)
     if tested is None:
         warn("no labelled pixel is left for a test: the bundle's scores are those of validation")
@@ -225,12 +258,8 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
         accuracy["test"] = tested["availability"]
         accuracy |= {f"test_{key}": tested[key] for key in ("mean", "worst")}
     item["properties"]["mmedge:accuracy"] = accuracy
-    write_model_json(part, item, ROLES, fields)
-    open_bundle(part)
-    if target.exists():
-        shutil.rmtree(target)
-    part.replace(target)
-    return TrainRecord(folder=target, bundle=open_bundle(target), best=best, accuracy=accuracy)
+    write_model_json(folder, item, ROLES, fields)
+    return accuracy
 
 
 def _engines(bundle: Bundle) -> Engines:
