@@ -105,6 +105,8 @@ def row(make: Any, scene: Path, shifted: Path, truth: Labels) -> dict[str, Any]:
         again, _ = make(shifted)
     except RuntimeError as err:
         return {"error": str(err)}
+    if labels.shape != truth.shape:
+        return {"error": f"a map of {labels.shape} for a scene of {truth.shape}"}
     seams = inner(again) != inner(labels[SHIFT:, SHIFT:])
     return {
         "cpu_s": round(used["cpu_s"], 2),
