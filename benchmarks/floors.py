@@ -107,17 +107,24 @@ print(json.dumps({"peak_rss_gib": round(peak, 2), **record.document()}))
 """
 
 
+def process(command: list[str], **environment: str) -> tuple[str, dict[str, float]]:
+    """What a process says on stdout, its CPU and wall seconds. Raises RuntimeError with its last words."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1][:200])
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, {"cpu_s": round(cpu, 2), "wall_s": round(wall, 2)}
+
+
 def end_to_end(scene: Path, out: Path, model: Path, precision: str, threads: int) -> dict[str, Any]:
     """A run in a process of its own, start-up included."""
     command = [sys.executable, "-c", END_TO_END, *map(str, (scene, out, model, precision, threads))]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    document = json.loads(done.stdout)
+    done, used = process(command)
+    document = json.loads(done)
     return {
-        "cpu_s": round(cpu, 2),
-        "wall_s": round(wall, 2),
+        **used,
         "peak_rss_gib": document["peak_rss_gib"],
         "seconds": document["seconds"],
         "utilisation": document["utilisation"],
@@ -181,7 +188,8 @@ def main() -> None:
             }
     result = {
         "schema": "mmedge.benchmark.floors/1",
-        "command": "python -m benchmarks.floors " + " ".join(sys.argv[1:]),
+        "command": f"python -m benchmarks.floors --side {args.side} --threads {args.threads} "
+        f"--precisions {args.precisions}",
         "machine": machine(),
         "load_before": round(load, 2),
         "side_px": args.side,

@@ -77,7 +77,7 @@ Backend = Annotated[
     str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto, openvino, onnxruntime or eager.")
 ]
 StrictDevice = Annotated[bool, typer.Option("--strict-device", help="Fail rather than leave a GPU unused.")]
-Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16 or int8.")]
+Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16, fp16 or int8.")]
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
 ]

@@ -21,7 +21,7 @@ import numpy as np
 
 from mmedge import __version__
 from mmedge.bundle import Bundle
-from mmedge.edge.device import cpu_flags, cpu_name, gpu_name, memory_gib, threads_available
+from mmedge.edge.device import cpu_flags, cpu_name, gpu, memory_gib, threads_available
 from mmedge.edge.health import health
 from mmedge.edge.infer import Request, run
 from mmedge.edge.memory import peak_mib, reset_peak
@@ -80,7 +80,7 @@ def bench(bundle: Bundle, options: BenchOptions, *, scene: Request | None = None
         "machine": {
             "cpu": cpu_name(),
             "cpu_flags": " ".join(cpu_flags()),
-            "gpu": gpu_name(),
+            "gpu": str(found) if (found := gpu()) else None,
             "memory_gib": memory_gib(),
             "threads": threads_available(),
         },

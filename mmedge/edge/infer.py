@@ -18,7 +18,7 @@ import rasterio
 from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
 from mmedge.edge.device import threads_available
 from mmedge.edge.domain import strange_shares, warnings_of
-from mmedge.edge.predict import MapTile, Plan, predict
+from mmedge.edge.predict import AHEAD, MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
@@ -43,7 +43,7 @@ from mmedge.tile import Valid
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
 TILE_PX = 1024 * 1024
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Commit = Callable[[RunRecord], None]
@@ -345,7 +345,8 @@ def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Pl
         cells //= 2
     while cells > 1 and _strip_cache(cells, engines, scene) > STRIP_CACHE_BYTES:
         cells //= 2
-    return Plan(threads=threads, cells=cells)
+    # A large window keeps a thread busy while the next is read: fewer of them have to wait in memory.
+    return Plan(threads=threads, cells=cells, ahead=1 if cells == 1 else AHEAD)
 
 
 def _strip_cache(cells: int, engines: Engines, scene: Scene) -> int:

@@ -115,12 +115,12 @@ def parity(
     return ParityReport(first, second, graphs, windows, dict(sorted(inner.items(), key=lambda item: item[1].sqnr_db)))
 
 
-def real_batches(scene: Scene, bundle: Bundle, availability: Availability) -> Iterator[Batch]:
+def real_batches(scene: Scene, bundle: Bundle, availability: Availability, *, size: int = BATCH) -> Iterator[Batch]:
     """The windows of a scene as a map of `availability` would run them."""
     scene = scene.only(availability.names)
     for where in Lattice.of(bundle.tiling, scene.grid).tiles(scene.grid.window, BATCH):
         tile = scene.read(where.read)
-        for batch in batches(tile, where, bundle, size=BATCH, pixel_m=gsd_m(scene.grid)):
+        for batch in batches(tile, where, bundle, size=size, pixel_m=gsd_m(scene.grid)):
             if batch.key.availability == availability:
                 yield batch
 

@@ -23,7 +23,7 @@ U8 = npt.NDArray[np.uint8]
 NO_CONFIDENCE = 255
 # Probabilities are stored in steps of 1/250, so that 255 is free for nodata.
 PROB_STEPS = 250
-READERS = 2
+READERS, AHEAD = 2, 2
 SLAB_VALUES = 1 << 17
 
 
@@ -52,7 +52,7 @@ class Plan:
     threads: int
     cells: int
     readers: int = READERS
-    ahead: int = 2
+    ahead: int = AHEAD
 
 
 def predict(

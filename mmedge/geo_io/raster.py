@@ -15,7 +15,7 @@ from rasterio.io import DatasetReader
 from mmedge.errors import SceneError
 from mmedge.geo_io.bands import split_description
 from mmedge.geo_io.crs import horizontal
-from mmedge.geo_io.gcp import control_points
+from mmedge.geo_io.gcp import ControlPoints, control_points, polynomial_points
 from mmedge.geo_io.limits import HEADER_TIMEOUT_S, REMOTE_HEADER_TIMEOUT_S, check_header, pixel_bytes, within
 from mmedge.geo_io.location import Location, RemoteFile, patiently, remote_settings, without_secrets
 from mmedge.geo_io.rasterfile import RasterBand, RasterFile
@@ -128,8 +128,19 @@ def _described(path: Location) -> RasterFile:
             bands=tuple(_band(ds, path, i, wavelengths.get(i)) for i in used),
             tags=dict(ds.tags()),
             strip_bytes=_strip_bytes(ds),
-            control=None if ds.crs else control_points(ds.gcps, path, ds.shape),
+            control=None if ds.crs else _control(ds, path),
         )
+
+
+def _control(ds: Any, path: Location) -> ControlPoints | None:
+    """What places a file without a CRS, if anything does."""
+    try:
+        rpcs = ds.rpcs
+    except (KeyError, ValueError) as err:
+        raise SceneError(
+            f"`{path}` has damaged rational polynomials: {err}", hint="remove its RPC metadata, or copy it again"
+        ) from None
+    return control_points(ds.gcps, path, ds.shape) or polynomial_points(rpcs, path, ds.shape)
 
 
 def _strip_bytes(ds: Any) -> tuple[int, ...]:

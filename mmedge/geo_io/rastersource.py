@@ -233,7 +233,7 @@ def _filtered(bands: list[RasterBand], speckle: Speckle | None) -> set[str]:
 
 def _placed(used: list[RasterFile]) -> set[str]:
     return {
-        f"`{file.path.name}` is placed by its {len(file.control.row)} ground control points, without terrain correction"
+        f"`{file.path.name}` is placed by its {file.control}, without terrain correction"
         for file in used
         if file.control
     }

@@ -10,6 +10,7 @@ import openvino as ov
 import pytest
 
 ort = pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
 
 from onnx import TensorProto, numpy_helper  # noqa: E402
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
 
 from mmedge.bundle import open_bundle
 from mmedge.calibration.observe import BINS, Histogram, observe, with_outputs

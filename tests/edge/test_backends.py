@@ -50,6 +50,7 @@ def test_backends_give_the_same_map(
 def test_auto_takes_the_gpu_where_something_can_use_it() -> None:
     assert choose_backend("fp32", gpu=None, torch_uses_it=False).backend == "openvino"
     assert choose_backend("bf16", gpu="Orin", torch_uses_it=True).backend == "eager"
+    assert choose_backend("int8", gpu="Orin", torch_uses_it=True, engines=True).backend == "tensorrt"
     for precision, torch_uses_it in (("int8", True), ("fp32", False)):
         choice = choose_backend(precision, gpu="Orin", torch_uses_it=torch_uses_it)
         assert choice.backend == "openvino"
@@ -61,10 +62,10 @@ def test_auto_takes_the_gpu_where_something_can_use_it() -> None:
 
 
 def test_what_a_backend_cannot_compute_is_said() -> None:
-    for backend, precision in (("onnxruntime", "bf16"), ("eager", "int8")):
+    for backend, precision in (("onnxruntime", "bf16"), ("eager", "int8"), ("tensorrt", "bf16")):
         with pytest.raises(UsageError, match=f"{backend} has no {precision}") as err:
             check_choice(Choice(backend, ""), precision, strict_device=False)
-        assert "openvino" in err.value.hint
+        assert "--backend " in err.value.hint
     with pytest.raises(UsageError, match="no backend `cuda`"):
         open_runtime("cuda", precision="fp32", threads=1)
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from secrets import token_hex
 
 import pytest
-from rasterio.windows import Window
-from test_batch import ask, cut, outputs, spawn, until
+from test_batch import ask, lengthened, outputs, right, spawn, three_scenes, until
 
-from mmedge.edge.batch import batch
 from mmedge.edge.crew_ray import _core_group, _room
-from mmedge.edge.orders import BatchOptions
+
+__all__ = ["right"]  # a fixture
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray: pip install 'mmedge[batch]'")
 
@@ -49,20 +48,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def scenes(chile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three short scenes, and one, b, that takes seconds."""
-    folder = tmp_path_factory.mktemp("scenes")
-    for i, name in enumerate("acd"):
-        cut(chile / "scene.tif", folder / f"{name}.tif", Window(16 * i, 24 * i, 96, 80))
-    cut(folder / "a.tif", folder / "b.tif", Window(0, 0, 96, 80), times=14)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def right(scenes: Path, small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What local processes make of them."""
-    out = tmp_path_factory.mktemp("local") / "maps"
-    assert batch(scenes, out, model=small, options=BatchOptions(workers=2)).done == 4
-    return outputs(out)
+    """Two short scenes, and one, b, that takes a moment."""
+    return lengthened(three_scenes(chile, tmp_path_factory.mktemp("ray") / "scenes"))
 
 
 def test_a_worker_killed_in_the_cluster_changes_no_byte(
@@ -76,7 +63,7 @@ def test_a_worker_killed_in_the_cluster_changes_no_byte(
     said, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     results = [json.loads(line) for line in said.splitlines()]  # Ray says nothing on stdout
-    assert {r["id"]: r["attempts"] for r in results[:-1]} == {**dict.fromkeys("acd", 1), "b": 2}
+    assert {r["id"]: r["attempts"] for r in results[:-1]} == {**dict.fromkeys("ac", 1), "b": 2}
     assert outputs(out) == right
     assert ask(out, "SELECT count(DISTINCT worker) FROM attempts")[0][0] >= 3
     (killed, reason), (again, _) = ask(out, "SELECT resumed_from_row, reason FROM attempts WHERE scene='b'")

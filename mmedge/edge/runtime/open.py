@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from mmedge.edge.device import gpu_name
+from mmedge.edge.device import gpu as probe_gpu
+from mmedge.edge.engine import cache_folder, engines_for
 from mmedge.edge.runtime.session import Runtime
 from mmedge.errors import MachineError, UsageError
 from mmedge.extras import need
@@ -35,13 +36,36 @@ def _eager(precision: str, threads: int) -> Runtime:
     return EagerRuntime(precision=precision)
 
 
+def _tensorrt(precision: str, backend: str) -> Runtime:
+    from mmedge.edge.compile import load_tensorrt
+    from mmedge.edge.runtime.tensorrt import TensorRtRuntime
+
+    found = probe_gpu()
+    if found is None:
+        raise MachineError(
+            f"{backend} needs an NVIDIA GPU, and there is none", hint="--backend openvino; mmedge doctor"
+        )
+    cuda = need("cuda.bindings.runtime")
+    return TensorRtRuntime(
+        load_tensorrt(backend), cuda, backend=backend, precision=precision, device=str(found), folder=cache_folder()
+    )
+
+
 _OPENERS: dict[str, Callable[[str, int], Runtime]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "eager": _eager,
+    "tensorrt": lambda precision, _: _tensorrt(precision, "tensorrt"),
+    "tensorrt-rtx": lambda precision, _: _tensorrt(precision, "tensorrt-rtx"),
 }
 # What each backend computes in. ONNX Runtime has no bf16 on CPUs, and an eager network has no Q/DQ.
-PRECISIONS = {"openvino": ("fp32", "bf16", "int8"), "onnxruntime": ("fp32", "int8"), "eager": ("fp32", "bf16")}
+PRECISIONS = {
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
+    "eager": ("fp32", "bf16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+}
 BACKENDS = ("auto", *_OPENERS)
 
 
@@ -54,10 +78,15 @@ class Choice:
     fallback: bool = False
 
 
-def choose_backend(precision: str, *, gpu: str | None, torch_uses_it: bool) -> Choice:
-    """What `--backend auto` takes: the GPU where something here can use it, else the fastest CPU backend."""
+def choose_backend(precision: str, *, gpu: str | None, torch_uses_it: bool, engines: bool = False) -> Choice:
+    """What `--backend auto` takes: the GPU where something here can use it, else the fastest CPU backend.
+
+    `engines`: whether `mmedge compile` has built some in this precision for this GPU.
+    """
     if gpu is None:
         return Choice("openvino", "no NVIDIA GPU here, and OpenVINO is the fastest backend on a CPU")
+    if engines:
+        return Choice("tensorrt", f"{gpu} is here, and so are engines that were built on it")
     if not torch_uses_it:
         return Choice("openvino", f"{gpu} is here, but no backend that can use it is installed", fallback=True)
     if precision not in PRECISIONS["eager"]:
@@ -79,8 +108,13 @@ def open_runtime(backend: str, *, precision: str, threads: int, strict_device: b
     if backend not in BACKENDS:
         raise UsageError(f"no backend `{backend}`", hint=f"--backend {'|'.join(BACKENDS)}")
     if backend == "auto":
-        gpu = gpu_name()
-        choice = choose_backend(precision, gpu=gpu, torch_uses_it=gpu is not None and _cuda_in_torch())
+        found = probe_gpu()
+        choice = choose_backend(
+            precision,
+            gpu=str(found) if found else None,
+            torch_uses_it=found is not None and _cuda_in_torch(),
+            engines=found is not None and engines_for(cache_folder(), precision, str(found)),
+        )
     else:
         choice = Choice(backend, "it was asked for")
     check_choice(choice, precision, strict_device=strict_device)

@@ -20,6 +20,7 @@ from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, Arrays, Masks, cut, with_relief
 from mmedge.edge.training.score import WINDOW_PX, derive_for, score_scene, score_world, tensors
 from mmedge.edge.training.split import part_of_pixels, windows_inside
+from mmedge.modality import Derive
 
 DOMAIN_WINDOWS = 85  # a scene
 
@@ -106,14 +107,14 @@ def flat(sensors: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(m for m in sensors if m != "elevation")
 
 
-def domain(data: TrainingSet) -> dict[str, Any]:
+def domain(data: TrainingSet, derive: Derive) -> dict[str, Any]:
     """What the training blocks look like to each sensor, as the bundle stores it."""
     squares: dict[str, list[npt.NDArray[np.float64]]] = {}
     for scene in data.scenes:
         origins = windows_inside(part_of_pixels(scene.name) == TRAIN, WINDOW_PX)
         origins = origins[:: len(origins) // DOMAIN_WINDOWS]
         seen, valid = cut(scene, origins, WINDOW_PX)
-        for m, x in with_relief(seen, valid).items():
+        for m, x in with_relief(seen, valid, derive).items():
             squares.setdefault(m, []).append(squares_of(x, valid[m]))
     return {m: fit_domain(np.concatenate(s)).document() for m, s in squares.items()}
 

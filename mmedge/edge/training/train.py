@@ -20,18 +20,19 @@ import numpy as np
 import torch
 from torch import distributed
 
-from mmedge.bundle import Bundle, Tiling, open_bundle, write_model_json
+from mmedge.bundle import Bundle, open_bundle, write_model_json
 from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
-from mmedge.edge.models.mamol import MaMOL, Stem
-from mmedge.edge.models.network import Intake, Network
+from mmedge.edge.models.mamol import MaMOL
+from mmedge.edge.models.network import Network
 from mmedge.edge.models.registry import adopt, build
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training import card
 from mmedge.edge.training.config import RunConfig, print_config
+from mmedge.edge.training.facts import cost_of, scaling_of
 from mmedge.edge.training.fit import FitConfig, Scores, fit
 from mmedge.edge.training.item import ROLES, bands_of, model_item
 from mmedge.edge.training.scene_task import SceneTask
@@ -156,7 +157,7 @@ def _network(config: RunConfig, scenes: SceneSet) -> Network:
 
 def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
     """Galileo's frozen weights, as the default bundle carries them."""
-    known = {m.name: m for m in card.MODALITIES}
+    known = {m.name: m for m in card.TERRA.modalities}
     for mine in scenes.modalities:
         theirs = known[mine.name]
         if (mine.bands, mine.unit, mine.derive) != (theirs.bands, theirs.unit, theirs.derive):
@@ -279,7 +280,7 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
         scenes.classes,
         tiling,
         boxes=boxes,
-        scaling=_scaling(network),
+        scaling=scaling_of(network),
         properties={
             "title": config.name,
             "description": config.description or f"Trained by mmedge on {len(training)} scenes.",
@@ -294,33 +295,9 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},
             "mmedge:domain": task.domain(),
-            "mmedge:cost": {str(a): _cost(network, a, tiling) for a in Availability.every(network.sensors)},
+            "mmedge:cost": cost_of(network, tiling),
         },
     )
-
-
-def _scaling(network: Network) -> dict[str, list[dict[str, Any]]]:
-    """How the graph normalises each sensor, in MLM's words."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for part in network.modules():
-        if isinstance(part, Stem):
-            found[part.sensor] = card.scaling(part.sensor)
-        elif isinstance(part, Intake):
-            pairs = zip(part.mean.flatten().tolist(), part.deviation.flatten().tolist(), strict=True)
-            found[part.sensor] = [{"type": "z-score", "mean": mean, "stddev": div} for mean, div in pairs]
-    return found
-
-
-def _cost(network: Network, availability: Availability, tiling: Tiling) -> dict[str, Any]:
-    """Multiply-adds for each pixel of a map, the overlap of windows included."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    side = tiling.window_px
-    data = {m: torch.zeros(1, network.channels[m], side, side) for m in availability}
-    valid = {m: torch.ones(1, 1, side, side, dtype=torch.bool) for m in availability}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(data, valid, uniform=True)
-    return {"macs_per_px": round(counter.get_total_flops() / 2 / tiling.stride_px**2)}
 
 
 def _check_parity(network: Network, task: SceneTask, engines: Engines) -> None:

@@ -1,0 +1,224 @@
+"""Write the tables of the public benchmarks from what was measured: `python scripts/benchmark_results.py`.
+
+Reads docs/results/benchmark_rows.json (scripts/score_benchmark.py), writes docs/results/benchmarks.md. What was not run
+stands there as open. `--check` fails where the page is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results import OPEN, cell, table
+
+Row = dict[str, Any]
+ROWS, PAGE = Path("docs/results/benchmark_rows.json"), Path("docs/results/benchmarks.md")
+# A line of a table: its name, the method whose row it is taken from, and the part of the row's scores.
+LINES = (
+    ("gradient-boosted trees", "trees", "test"),
+    ("zero fill", "zero-fill", "test"),
+    ("mean fill", "mean-fill", "test"),
+    ("modality dropout", "dropout", "test"),
+    ("MaMOL, two stages", "mamol", "test"),
+    ("MARS", "mars", "test"),
+    ("MARS, oracle: routed by the true residual", "mars", "oracle"),
+    ("DyMo", "dymo", "test"),
+    ("DyMo, discard: nothing recovered", "dymo", "discard"),
+    ("impute-all: everything recovered is believed", "dymo", "impute-all"),
+    ("DyMo, oracle: best subset by the label", "dymo", "oracle"),
+    ("specialists: one network an availability", "specialists", "test"),
+)
+METHODS = {"mamol": "MaMOL", "mars": "MARS", "dymo": "DyMo"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What one protocol's table shows. `letters`: short names of the sensors; `reference`: figures of others' runs."""
+
+    benchmark: str
+    protocol: str
+    title: str
+    score: str
+    letters: Mapping[str, str]
+    text: str
+    tested: tuple[str, ...] = ()
+    reference: Mapping[str, float] | None = None
+    better: str = "higher"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        names = tuple(self.letters)
+        every = ("+".join(c) for n in range(1, len(names) + 1) for c in combinations(names, n))
+        return self.tested or tuple(every)
+
+
+OMBRIA = {"s1": "S1", "s2": "S2"}
+TABLES = (
+    Table(
+        benchmark="ombria",
+        protocol="published",
+        title="OMBRIA, published split: IoU of flood",
+        score="flood_iou",
+        letters=OMBRIA,
+        text="624 chips train and choose the checkpoint, 70 are tested. Test chips share their flood events with "
+        "training chips, so this split flatters every method.",
+        reference={"s1": 0.318, "s2": 0.681, "s1+s2": 0.727},
+    ),
+    Table(
+        benchmark="ombria",
+        protocol="events",
+        title="OMBRIA, four folds by event inside the training chips: IoU of flood",
+        score="flood_iou",
+        letters=OMBRIA,
+        text="Events are not recorded; chips are numbered event by event, and a fold is a run of numbers. Chips within "
+        "30 numbers of the tested run do not train.",
+    ),
+    Table(
+        benchmark="idtrees",
+        protocol="plots",
+        title="IDTReeS, five folds by group of plots: overall accuracy, eight species",
+        score="oa",
+        letters={"hsi": "HSI", "chm": "CHM", "rgb": "RGB"},
+        text="719 crowns of 60 plots. Plots that touch or share a tree are one group and never divided.",
+        reference={"hsi": 0.541, "chm": 0.343, "rgb": 0.468, "hsi+chm+rgb": 0.560},
+    ),
+    Table(
+        benchmark="houston2013",
+        protocol="official",
+        title="Houston 2013: trained with spectra and LiDAR, tested without spectra: overall accuracy",
+        score="oa",
+        letters={"hsi": "HSI", "lidar": "LiDAR"},
+        text="12,197 official test samples, whose spectra are not at hand. Training pixels have no coordinates.",
+        tested=("lidar",),
+        reference={"lidar": 0.689},
+    ),
+    Table(
+        benchmark="algae",
+        protocol="published",
+        title="Presto's algae blooms, geographic split: RMSE of the severity (lower is better)",
+        score="rmse",
+        letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
+        text="345 test samples. 1 Sentinel-1, 2 Sentinel-2, W weather, D terrain. Here more sensors can hurt. Networks "
+        "classify; the class with the highest probability is scored.",
+        better="lower",
+        reference={"s1": 1.133, "s2": 0.990, "era5": 0.853, "s1+s2": 0.974, "s1+s2+era5+srtm": 1.337},
+    ),
+)
+
+
+def scores(rows: list[Row], shown: Table, method: str, part: str = "test") -> list[dict[str, float]]:
+    """One dict for each seed that was run: availability -> score."""
+    return [
+        {a: values[shown.score] for a, values in row["scores"][part].items()}
+        for row in rows
+        if (row["benchmark"], row["protocol"], row["method"]) == (shown.benchmark, shown.protocol, method)
+        and part in row["scores"]
+    ]
+
+
+def means(rows: list[Row], shown: Table, method: str) -> list[float]:
+    """Mean over the availabilities, for each seed."""
+    return [float(np.mean([found[a] for a in shown.columns])) for found in scores(rows, shown, method)]
+
+
+def lines(rows: list[Row], shown: Table) -> str:
+    body = []
+    if shown.reference:
+        cells = [cell([shown.reference[a]]) if a in shown.reference else "-" for a in shown.columns]
+        body.append(["trees or forest of the data's README", "-", *cells, "-"])
+    for name, method, part in LINES:
+        if part == "oracle" and shown.tested:
+            continue  # without complete test data nobody knows it
+        found = scores(rows, shown, method, part)
+        cells = [cell([f[a] for f in found]) for a in shown.columns]
+        mean = cell([float(np.mean([f[a] for a in shown.columns])) for f in found])
+        body.append([name, str(len(found)) if found else OPEN, *cells, mean])
+    letters = ["+".join(shown.letters[m] for m in a.split("+")) for a in shown.columns]
+    return table(["method", "seeds", *letters, "mean"], body)
+
+
+def verdict(rows: list[Row], shown: Table) -> str:
+    """What the seeds that were run say of the methods, and nothing beyond."""
+    sign = 1 if shown.better == "higher" else -1
+    dropout, above = means(rows, shown, "dropout"), means(rows, shown, "specialists")
+    said = []
+    for method, name in METHODS.items():
+        mine = means(rows, shown, method)
+        if not mine or not dropout:
+            continue
+        gain = sign * float(np.mean(mine) - np.mean(dropout))
+        text = f"{name} is {abs(gain):.3f} {'better' if gain > 0 else 'worse'} than modality dropout"
+        if len(mine) > 1 and len(dropout) > 1:
+            spread = float(max(np.std(mine, ddof=1), np.std(dropout, ddof=1)))
+            text += f", {'more' if abs(gain) > spread else 'less'} than one standard deviation ({spread:.3f})"
+        else:
+            text += " on the one seed that both have"
+        if above:
+            behind = sign * float(np.mean(above) - np.mean(mine))
+            text += f", and {abs(behind):.3f} {'behind' if behind > 0 else 'ahead of'} the specialists"
+        said.append(text)
+    return f"Mean over availabilities: {'; '.join(said)}." if said else "No method can be compared yet: rows are open."
+
+
+def made_with(rows: list[Row], shown: Table) -> str:
+    """Steps, cost and size of the rows of a table."""
+    mine = [r for r in rows if (r["benchmark"], r["protocol"]) == (shown.benchmark, shown.protocol)]
+    networks = [r for r in mine if "steps" in r]
+    if not networks:
+        return ""
+    steps = " and ".join(sorted({str(r["steps"]) for r in networks}))
+    sizes = {r["method"]: r["parameters"] for r in networks}
+    size = ", ".join(f"{m} {n:,}" for m, n in sizes.items())
+    took = max(r["cpu_seconds"] for r in networks)
+    return f"{steps} steps, at most {took} CPU seconds a row. Parameters: {size}."
+
+
+def section(rows: list[Row], shown: Table) -> str:
+    parts = [f"## {shown.title}", shown.text, lines(rows, shown), made_with(rows, shown), verdict(rows, shown)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def conditions(rows: list[Row]) -> str:
+    if not rows:
+        return "No row was run yet."
+    flags = "; ".join(sorted({f"{r['cpu']} ({r['flags']}), {r['threads']} thread" for r in rows}))
+    commits = ", ".join(sorted({r["commit"] for r in rows}))
+    return f"Measured on {flags}; torch {', '.join(sorted({r['torch'] for r in rows}))}; commits {commits}."
+
+
+def page(rows: list[Row]) -> str:
+    sections = "\n\n".join(section(rows, shown) for shown in TABLES)
+    return f"""# The methods on public benchmarks
+
+Made by `python scripts/benchmark_results.py` from `benchmark_rows.json`, which `python scripts/score_benchmark.py
+BENCHMARK --data ../shared/data` fills; each row there names its command, seed, machine and commit. Mean ± standard
+deviation over seeds; `{OPEN}`: not run. On a benchmark all networks have the same encoder, batch and number of steps
+(MaMOL's two stages share them, each specialist has as many), and the checkpoint is chosen on validation examples alone.
+Oracle lines use what nobody knows when mapping; they show the room that is left.
+
+{conditions(rows)}
+
+{sections}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the page is stale")
+    args = parser.parse_args()
+    content = page(json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else [])
+    if args.check:
+        stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != content
+        sys.exit(f"stale: {PAGE}; run `python scripts/benchmark_results.py`" if stale else 0)
+    PAGE.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
