@@ -1,6 +1,6 @@
 """`mmedge infer` against its floors on the work of peers: a seeded scene and U-Net, in one run on one machine.
 
-    python -m benchmarks.floors --side 10000 --threads 1 --out docs/results/floors.json
+    python -m benchmarks.floors --side 10000 --threads 1 --out docs/results
 
 Floors: *read* every block of the scene once with rasterio; *write* the same three products (tiles, then the compressing
 pass with overviews) with rasterio alone; *compute* the same windows with the bare sessions. The ratio is CPU time (user
@@ -146,6 +146,30 @@ def make_bundle(folder: Path, *, window: int | None) -> Path:
     return create_bundle(folder / "unet.onnx", folder / "unet", told).folder
 
 
+def table(result: dict[str, Any]) -> str:
+    """The rows as Markdown."""
+    facts = result["machine"]
+    lines = [
+        "# The pipeline and its floors",
+        "",
+        f"{result['side_px']} x {result['side_px']} px, 6 bands uint16; U-Net of 0.79 M parameters; "
+        f"{result['threads']} threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, "
+        f"load {result['load_before']} on {facts['threads']} cores: wall times say little, CPU times are what counts.",
+        f"`{result['command']}`",
+        "",
+        "CPU seconds; computed: pixels that the network sees, per pixel of the map.",
+        "",
+        "| | window | computed | read | compute | write | sum of floors | mmedge | ratio | RSS GiB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for precision, row in result["rows"].items():
+        floors = [row["floors"][name]["cpu_s"] for name in ("read", "compute", "write")]
+        cells = [precision, f"{row['window_px']} - 2 x {row['halo_px']}", row["computed_over_mapped"], *floors]
+        cells += [round(sum(floors), 2), row["mmedge"]["cpu_s"], row["cpu_ratio"], row["mmedge"]["peak_rss_gib"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=10000)
@@ -153,7 +177,7 @@ def main() -> None:
     parser.add_argument("--window", type=int)
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--work", type=Path, help="where scene and bundle are made, and kept for another run")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a folder for floors.json and floors.md")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work or Path(temporary)
@@ -199,7 +223,9 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:
-        args.out.write_text(text + "\n")
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "floors.json").write_text(text + "\n")
+        (args.out / "floors.md").write_text(table(result))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 A row is a method with a seed under a protocol (a split, or all folds of one). Each is appended to --out as soon as it
 is done, and a row that is there is not run again; a training run that was stopped goes on where it was. Networks train
-on one thread, all with the same encoder and number of steps, and keep the checkpoint that is best on validation examples;
-the test examples are read once, afterwards. `python scripts/benchmark_results.py` writes the tables.
+on one thread, all with the same encoder and number of steps, and keep the checkpoint that is best on validation
+examples; the test examples are read once, afterwards. `python scripts/benchmark_results.py` writes the tables.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ install() { # name, packages...
 
 install geodeep 'geodeep==0.9.13'
 install omnicloudmask 'omnicloudmask==1.8.1' tqdm fsspec gdown requests filelock urllib3 idna certifi charset_normalizer \
-  beautifulsoup4 soupsieve platformdirs safetensors 'huggingface_hub==0.34.4' 'timm==1.0.20' packaging typing_extensions
+  beautifulsoup4 soupsieve platformdirs safetensors classcounter 'huggingface_hub==0.34.4' packaging typing_extensions
 install monai 'monai==1.6.1'
 install dask 'dask==2026.3.0' toolz cloudpickle partd locket fsspec pyyaml click importlib_metadata zipp lazy_importer
 install terratorch 'terratorch==1.2.13' tqdm

@@ -8,6 +8,8 @@ choose, an overlap of 64 pixels. The last line on stdout is JSON: the peak of me
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import json
 import re
 import sys
@@ -51,6 +53,31 @@ def network(threads: int) -> Any:
     return seeded()
 
 
+class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Modules that a peer imports and its tiling never uses, which have no build for this torch: empty classes."""
+
+    def __init__(self, *roots: str) -> None:
+        self._roots = roots
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name.partition(".")[0] in self._roots:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: Any) -> Any:
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = lambda name: self._empty(name)  # type: ignore[method-assign]
+        return module
+
+    def _empty(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {"__init__": lambda self, *_, **__: None})
+
+    def exec_module(self, module: Any) -> None:
+        return None
+
+
 def whole(path: Path) -> Any:
     with rasterio.open(path) as src:
         return normal(src.read())
@@ -92,7 +119,8 @@ def dask(scene: Path, folder: Path, threads: int) -> Map:
     depth = {0: 0, 1: OVERLAP // 2, 2: OVERLAP // 2}
     halo = da.overlap.overlap(blocks, depth=depth, boundary={1: "reflect", 2: "reflect"})
     labels = halo.map_blocks(lambda x: run(normal(x)[None])[0], dtype=np.uint8, drop_axis=0, chunks=halo.chunks[1:])
-    out = da.overlap.trim_internal(labels, {0: OVERLAP // 2, 1: OVERLAP // 2})
+    edges = {0: "reflect", 1: "reflect"}
+    out = da.overlap.trim_internal(labels, {0: OVERLAP // 2, 1: OVERLAP // 2}, boundary=edges)
     with dask.config.set(scheduler="threads", num_workers=threads):
         return out.compute()
 
@@ -142,6 +170,7 @@ def terratorch(scene: Path, folder: Path, threads: int) -> Map:
 
 def torchgeo(scene: Path, folder: Path, threads: int) -> Map:
     """A loop over torchgeo's GridGeoSampler, stitched by hand, half of the overlap cut off each side."""
+    sys.meta_path.insert(0, Absent("torchvision"))
     import torch
     from torch.utils.data import DataLoader
     from torchgeo.datasets import RasterDataset, stack_samples
@@ -172,7 +201,7 @@ def torchgeo(scene: Path, folder: Path, threads: int) -> Map:
 
 def omnicloudmask(scene: Path, folder: Path, threads: int) -> Map:
     """OmniCloudMask's tiler with our network as its custom model. It normalises each patch by itself."""
-    sys.modules.setdefault("segmentation_models_pytorch", types.ModuleType("segmentation_models_pytorch"))
+    sys.meta_path.insert(0, Absent("torchvision", "segmentation_models_pytorch", "timm"))
     from omnicloudmask import predict_from_array
 
     with rasterio.open(scene) as src:

@@ -105,6 +105,8 @@ def row(make: Any, scene: Path, shifted: Path, truth: Labels) -> dict[str, Any]:
         again, _ = make(shifted)
     except RuntimeError as err:
         return {"error": str(err)}
+    if labels.shape != truth.shape:
+        return {"error": f"a map of {labels.shape} for a scene of {truth.shape}"}
     seams = inner(again) != inner(labels[SHIFT:, SHIFT:])
     return {
         "cpu_s": round(used["cpu_s"], 2),
@@ -137,7 +139,30 @@ def table(result: dict[str, Any]) -> str:
     for name, found in result["rows"].items():
         cells = [str(found[key]) for key in keys] if "error" not in found else [found["error"], *["-"] * 5]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "![CPU time of each system](peers.svg)"]) + "\n"
+
+
+def plot(result: dict[str, Any]) -> str:
+    """CPU time of each system as bars, in SVG, with the share of its pixels that differ from one pass."""
+    rows = {name: row for name, row in result["rows"].items() if "error" not in row}
+    longest = max(row["cpu_s"] for row in rows.values())
+    parts = []
+    for i, (name, row) in enumerate(rows.items()):
+        y, width = 24 + 26 * i, 400 * row["cpu_s"] / longest
+        color = "#0072b2" if name.startswith("mmedge") else "#999999"
+        told = f"{row['cpu_s']:.1f} s, {row['differs_percent']:g} % differ"
+        parts += [
+            f'<text x="130" y="{y + 13}" text-anchor="end">{name}</text>',
+            f'<rect x="136" y="{y}" width="{width:.1f}" height="18" fill="{color}"/>',
+            f'<text x="{142 + width:.1f}" y="{y + 13}">{told}</text>',
+        ]
+    height = 34 + 26 * len(rows)
+    title = (
+        f'<text x="136" y="14">CPU time, {result["side_px"]} x {result["side_px"]} px; pixels unlike one pass</text>'
+    )
+    style = "<style>text{font:12px sans-serif;fill:#222}</style><rect width='100%' height='100%' fill='#fff'/>"
+    size = f'viewBox="0 0 720 {height}" width="720" height="{height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{style}{title}{"".join(parts)}</svg>\n'
 
 
 def main() -> None:
@@ -147,7 +172,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="some of the systems, joined by commas")
     parser.add_argument("--precisions", default="fp32,bf16")
-    parser.add_argument("--out", type=Path, help="a folder for peers.json and peers.md")
+    parser.add_argument("--out", type=Path, help="a folder for peers.json, .md and .svg")
     args = parser.parse_args()
     wanted = args.only.split(",") if args.only else [*args.precisions.split(","), *PEERS]
     with tempfile.TemporaryDirectory() as temporary:
@@ -201,6 +226,7 @@ def main() -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "peers.json").write_text(text + "\n")
         (args.out / "peers.md").write_text(table(result))
+        (args.out / "peers.svg").write_text(plot(result))
 
 
 if __name__ == "__main__":

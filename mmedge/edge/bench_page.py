@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import floor, log10
 from typing import Any
 
 from mmedge.edge.bench_table import COLUMNS, ENERGY, cells, end_to_end, facts
@@ -14,10 +15,10 @@ DASHES = ("", "6 3", "2 2", "8 3 2 3")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 300, 64, 44, 12, 16
 Points = Sequence[tuple[float, float]]
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 td,th{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-td:first-child,th:first-child{text-align:left}
+td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}
 svg{max-width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:#222}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 """
@@ -82,6 +83,13 @@ def _by_batch(rows: Sequence[Mapping[str, Any]], value: Any) -> dict[str, Points
     return dict(lines)
 
 
+def ticks(top: float) -> list[float]:
+    """Round numbers from 0 to `top`, at most six."""
+    power = 10 ** floor(log10(top / 5))
+    step = next(power * k for k in (1, 2, 5, 10) if top / (power * k) <= 5)
+    return [float(f"{k * step:.6g}") for k in range(int(top / step + 1e-9) + 1)]
+
+
 def chart(lines: Mapping[str, Points], x: str, y: str, *, top: float | None = None, marks: bool = False) -> str:
     """Some lines over common axes that begin at 0, as SVG, with a legend below."""
     right = 1.05 * max(px for points in lines.values() for px, _ in points)
@@ -93,12 +101,13 @@ def chart(lines: Mapping[str, Points], x: str, y: str, *, top: float | None = No
         return LEFT + wide * px / right, TOP + high * (1 - py / top)
 
     parts = [f'<rect x="{LEFT}" y="{TOP}" width="{wide}" height="{high}" fill="none" stroke="#999"/>']
-    for k in range(5):
-        px, _ = at(right * k / 4, 0)
-        _, py = at(0, top * k / 4)
+    for value in ticks(right):
+        px, _ = at(value, 0)
+        parts.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:g}</text>')
+    for value in ticks(top):
+        _, py = at(0, value)
         parts += [
-            f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{right * k / 4:.3g}</text>',
-            f'<text x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{top * k / 4:.3g}</text>',
+            f'<text x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{value:g}</text>',
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}" stroke="#eee"/>',
         ]
     parts += [

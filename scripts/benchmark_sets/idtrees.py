@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from PIL import Image
+from rasterio.windows import from_bounds
 
 from benchmark_sets.examples import Benchmark, Budget, cached, folds_of, grouped
 
@@ -73,15 +74,12 @@ def _box(wkt: str) -> Box:
 
 def _cut(path: Path, box: Box, cells: int, together: int = 1) -> npt.NDArray[np.float32]:
     """The part of a box inside an image as (C, cells, cells): means over each cell, after means of `together` bands."""
-    west, south, east, north = box
     with rasterio.open(path) as image:
         bands = image.read().astype(np.float32)
-        inverse = ~image.transform
-    left, top = inverse * (west, north)
-    right, bottom = inverse * (east, south)
+        inside = from_bounds(*box, image.transform)
     rows, cols = bands.shape[1:]
-    left, right = np.clip((left, right), 0, cols)
-    top, bottom = np.clip((top, bottom), 0, rows)
+    left, right = np.clip((inside.col_off, inside.col_off + inside.width), 0, cols)
+    top, bottom = np.clip((inside.row_off, inside.row_off + inside.height), 0, rows)
     bands = bands.reshape(-1, together, rows, cols).mean(1)
     part = (float(left), float(top), float(right), float(bottom))
     resized = [Image.fromarray(b).resize((cells, cells), Image.Resampling.BOX, box=part) for b in bands]

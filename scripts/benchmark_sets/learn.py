@@ -29,7 +29,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(slots=True)
 class Scored:
-    """Confusions by availability: `test`; `oracle`, with help nobody has when mapping; DyMo's `impute-all`, `discard`."""
+    """Confusions by availability: `test`; `oracle`, which knows too much; DyMo's `impute-all` and `discard`."""
 
     confusions: dict[str, Confusions] = field(default_factory=dict)
     validation: list[float] = field(default_factory=list)

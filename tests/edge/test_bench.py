@@ -15,7 +15,7 @@ from mmedge.bundle import open_bundle
 from mmedge.cli.app import run
 from mmedge.edge import bench as bench_module
 from mmedge.edge.bench import BenchOptions, bench
-from mmedge.edge.bench_page import page
+from mmedge.edge.bench_page import page, ticks
 from mmedge.edge.bench_table import markdown
 from mmedge.edge.compare import compare, ratio_interval
 from mmedge.edge.memory import peak_mib, reset_peak
@@ -65,6 +65,14 @@ def test_the_page_needs_nothing_from_anywhere(report: dict[str, Any]) -> None:
     assert not re.search(r"""(src|href)\s*=|url\(|@import""", text)
     assert text.count("<svg") == 2
     assert text.count("<polyline") == 6 + 3
+
+
+@pytest.mark.parametrize(
+    ("top", "wanted"),
+    [(1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]), (44.3, [0, 10, 20, 30, 40]), (0.0021, [0, 0.0005, 0.001, 0.0015, 0.002])],
+)
+def test_axes_have_round_numbers(top: float, wanted: list[float]) -> None:
+    assert ticks(top) == wanted
 
 
 def test_what_is_not_there_is_a_row_that_says_so(small: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,132 @@
+"""Benchmarks with several sensors: splits that keep together what belongs together, and rows of one tiny benchmark."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import benchmark_results  # noqa: E402
+from benchmark_sets import idtrees, ombria  # noqa: E402
+from benchmark_sets.examples import Benchmark, Budget, Split, folds_of, grouped  # noqa: E402
+from benchmark_sets.trees import score_trees  # noqa: E402
+from score_benchmark import append, done, run  # noqa: E402
+
+SHARED = ROOT.parent / "shared" / "data"
+METHODS = ("dropout", "mars", "dymo", "mamol", "specialists", "mean-fill")
+
+
+def parts(split: Split) -> list[set[int]]:
+    return [set(part.tolist()) for part in (split.train, split.validate, split.test)]
+
+
+def test_groups_are_never_divided_and_strata_are_spread() -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 40, 500)
+    names, sites = [f"g{g}" for g in group], [f"site{g % 2}" for g in group]
+    bins = grouped(names, sites, 10)
+    for g in range(40):
+        assert len(set(bins[group == g])) == 1
+    for site in ("site0", "site1"):
+        load = np.bincount(bins[np.array(sites) == site], minlength=10)
+        assert load.min() > 0
+        assert load.max() < 2.5 * load.mean()
+
+
+def test_folds_test_every_example_once_and_share_no_group() -> None:
+    group = np.random.default_rng(1).integers(0, 30, 300)
+    splits = folds_of(grouped([str(g) for g in group], ["one"] * 300, 10), 5)
+    assert sorted(i for s in splits for i in s.test.tolist()) == list(range(300))
+    for split in splits:
+        groups = [set(group[part].tolist()) for part in (split.train, split.validate, split.test)]
+        assert all(groups)
+        assert not groups[0] & groups[1]
+        assert not groups[0] & groups[2]
+        assert not groups[1] & groups[2]
+
+
+def test_event_folds_keep_a_guard_of_numbers_around_what_is_tested() -> None:
+    rng = np.random.default_rng(2)
+    numbers = np.sort(rng.choice(900, 624, replace=False))
+    order = rng.permutation(624)  # rows need not come in order of their numbers
+    splits = ombria.event_folds(np.arange(624), numbers[order])
+    assert sorted(i for s in splits for i in s.test.tolist()) == list(range(624))
+    for split in splits:
+        train, validate, test = parts(split)
+        assert not train & validate
+        place = order[split.test]  # chips lie as many places apart as there are chips between them
+        assert place.max() - place.min() == len(test) - 1
+        for other in order[sorted(train | validate)]:
+            assert min(abs(other - place.min()), abs(other - place.max())) > ombria.GUARD
+
+
+def tiny(task: str = "window") -> Benchmark:
+    """Two sensors that both tell two classes apart."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 2, 48)
+    shape = (48, 2, 8, 8)
+    data = {m: (rng.normal(size=shape) + 3 * labels[:, None, None, None]).astype(np.float32) for m in ("a", "b")}
+    truth = None
+    if task == "map":
+        labels = np.broadcast_to(labels[:, None, None], (48, 8, 8)).astype(np.int64)
+        truth = labels.repeat(2, 1).repeat(2, 2).astype(np.int8)
+    split = Split(name="all", train=np.arange(24), validate=np.arange(24, 32), test=np.arange(32, 48))
+    return Benchmark(
+        name="tiny", task="map" if task == "map" else "window", classes=("no", "yes"), data=data, labels=labels,
+        truth=truth, protocols={"only": (split,)}, tested=(("a",), ("b",), ("a", "b")), score="oa",
+        encoder={"encoder": "unet", "encoder_options": {"widths": (8, 8, 16), "width": 8}},
+        budget=Budget(steps=4, batch=8, check_every=2),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_row_has_every_availability_and_a_finished_run_is_taken_up(method: str, tmp_path: Path) -> None:
+    key = {"protocol": "only", "method": method, "seed": 0}
+    row = run(tiny(), key, tmp_path)
+    assert set(row["scores"]["test"]) == {"a", "b", "a+b"}
+    assert ("oracle" in row["scores"]) == (method in ("mars", "dymo"))
+    assert {"impute-all", "discard"} <= set(row["scores"]) or method != "dymo"
+    assert run(tiny(), key, tmp_path) == row
+
+
+def test_maps_are_scored_at_the_resolution_of_their_truth(tmp_path: Path) -> None:
+    benchmark = tiny("map")
+    row = run(benchmark, {"protocol": "only", "method": "dropout", "seed": 0}, tmp_path)
+    found = score_trees(benchmark, benchmark.protocols["only"][0], ("a",), 0)
+    assert found.pixels == 16 * 16 * 16
+    assert found.overall_accuracy > 0.9
+    assert 0 <= row["scores"]["test"]["a+b"]["miou"] <= 1
+
+
+def test_what_was_not_run_is_open_and_what_was_is_not_run_again(tmp_path: Path) -> None:
+    shown = next(t for t in benchmark_results.TABLES if t.protocol == "published" and t.benchmark == "ombria")
+    key = {"benchmark": "ombria", "protocol": "published", "seed": 0}
+    score = {a: {"flood_iou": 0.5} for a in shown.columns}
+    rows = [{**key, "method": m, "scores": {"test": score}} for m in ("dropout", "mars")]
+    for row in rows:
+        append(tmp_path / "rows.json", row)
+    assert {**key, "method": "mars"} in done(tmp_path / "rows.json")
+    text = benchmark_results.lines(rows, shown)
+    assert text.count("| 1 | .500 | .500 | .500 | .500 |") == 2
+    assert "| MaMOL, two stages | open | open | open | open | open |" in text
+    assert "MARS is 0.000 worse than modality dropout (1 seed against 1" in benchmark_results.verdict(rows, shown)
+    assert "MaMOL" not in benchmark_results.verdict(rows, shown)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data bundle is not on this machine")
+def test_boxes_of_crowns_lie_in_their_plots() -> None:
+    import csv
+
+    with (SHARED / "open" / "idtrees" / "crowns.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    cut = idtrees._cut(
+        SHARED / "open" / "idtrees" / "plots" / row["plot"] / "CHM.tif", idtrees._box(row["wkt_epsg32617"]), 8
+    )
+    assert cut.shape == (1, 8, 8)
+    assert 0 <= cut.min() <= cut.max() < 60
