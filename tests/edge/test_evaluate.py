@@ -14,7 +14,8 @@ from mmedge.edge.blocks import TEST, TRAIN, Blocks
 from mmedge.edge.evaluate import UNMAPPED, Answers, Judged, cost, judge, report, trained_on, unseen
 from mmedge.edge.metrics import calibration_error
 from mmedge.edge.report import draw_confusions, markdown
-from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines
 from mmedge.geo_io.labels import LabelFile, read_labels
 from mmedge.geo_io.scene import open_scene
 from mmedge.modality import Availability
@@ -22,7 +23,8 @@ from mmedge.modality import Availability
 
 @pytest.fixture(scope="module")
 def engines(small: Path) -> Engines:
-    return Engines(open_bundle(small), open_runtime("openvino", precision="fp32", threads=1), precision="fp32", batch=4)
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=1)
+    return Engines(open_bundle(small), runtime, batch=4)
 
 
 @pytest.fixture(scope="module")
