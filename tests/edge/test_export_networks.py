@@ -27,9 +27,9 @@ Arrays = dict[str, np.ndarray]
 SMALL = {"unet": {"widths": [8, 16], "width": 16, "depth": 1}, "vit": {"tokens": 32, "depth": 1}}
 # Method, encoder, task, sensors, mixed.
 GRAPHS = [
-    ("mamol", "unet", "map", "optical+sar+elevation", True),
+    ("mamol", "unet", "map", "sar+elevation", True),
     ("mars", "unet", "map", "optical+sar", False),
-    ("dymo", "unet", "map", "optical+sar+elevation", True),
+    ("dymo", "unet", "map", "optical+sar", True),
     ("impute-all", "vit", "window", "sar", False),
 ]
 
