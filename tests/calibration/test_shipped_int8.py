@@ -1,0 +1,60 @@
+"""The int8 graphs that ship: one for every fp32 graph, within the gate and the size that were promised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from mmedge.bundle import Bundle, open_bundle
+from mmedge.edge.infer import infer
+from mmedge.edge.runtime.session import GraphKey, stored_graph
+
+LARGEST_BYTES = 30_000_000
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle()
+
+
+def test_every_graph_is_there_and_the_bundle_is_small(bundle: Bundle) -> None:
+    files = [path for path in bundle.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LARGEST_BYTES
+    for key in GraphKey.every(bundle):
+        assert stored_graph(bundle, key, "int8").stat().st_size < 300_000
+
+
+def test_the_gate_was_passed_with_the_weights_that_ship(bundle: Bundle) -> None:
+    """The fp32 scores of the gate are those of the bundle's own test: quantize anew when the weights change."""
+    properties = bundle.item["properties"]
+    quantization, test = properties["mmedge:quantization"], properties["mmedge:accuracy"]["test"]
+    assert len(quantization["rows"]) == len(test) == 7
+    for row in quantization["rows"]:
+        assert row["drop"] <= quantization["max_drop"] == 0.5
+        assert row["pixels"] == test[row["availability"]]["pixels"]
+        assert row["fp32_oa"] == pytest.approx(100 * test[row["availability"]]["oa"], abs=1.0)
+
+
+def test_absent_sensors_cost_nothing(bundle: Bundle) -> None:
+    """Where a sensor is missing, at least 80 % of what it costs alone is saved."""
+    macs = {name: row["macs"] for name, row in bundle.item["properties"]["mmedge:cost"].items() if "+" in name}
+    macs |= {name: bundle.item["properties"]["mmedge:cost"][name]["macs"] for name in bundle.order}
+    complete = macs["+".join(bundle.order)]
+    for sensor in bundle.order:
+        rest = macs["+".join(name for name in bundle.order if name != sensor)]
+        assert complete - rest >= 0.8 * macs[sensor]
+
+
+@pytest.mark.parametrize("available", [("optical", "sar", "elevation"), ("sar",)])
+def test_the_int8_map_is_that_of_fp32(chile: Path, tmp_path: Path, available: tuple[str, ...]) -> None:
+    maps = []
+    for precision in ("fp32", "int8"):
+        record = infer(chile / "scene.tif", tmp_path / f"{precision}.tif", available=available, precision=precision)
+        with rasterio.open(record.outputs.map) as src:
+            maps.append(src.read(1))
+    agreement = (maps[0] == maps[1]).mean()
+    assert 0.95 <= agreement < 1
+    assert np.array_equal(maps[0] == 255, maps[1] == 255)
