@@ -180,10 +180,9 @@ def _calibrated(request: QuantizeRequest, bundle: Bundle, rng: np.random.Generat
     for availability in graphs_of(bundle):
         pool = read_windows(request.calibrate, bundle, availability, rng, crops=CROPS * request.windows)
         uniform = sample([w for w in pool if w.key == GraphKey(availability, False)], request.windows, rng)
-        for mixed in (False, True):
-            key = GraphKey(availability, mixed)
+        for key in (key for key in GraphKey.every(bundle) if key.availability == availability):
             say(f"calibrating {key}")
-            windows = [holed(w, rng) for w in uniform] if mixed else uniform
+            windows = [holed(w, rng) for w in uniform] if key.mixed else uniform
             check_calibration(windows, key, bundle)
             model, external = load_graph(stored_graph(bundle, key, "fp32"))
             layers = linear_layers(model)

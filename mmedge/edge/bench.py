@@ -141,8 +141,8 @@ def _rows(
 
 def _keys(bundle: Bundle, options: BenchOptions) -> list[GraphKey]:
     most = Availability.of(map(sensor_name, options.available or bundle.order), bundle.order)
-    kinds = (False, True) if options.mixed and bundle.mixed else (False,)
-    return [GraphKey(a, mixed) for a in Availability.every(bundle.order) if a & most == a for mixed in kinds]
+    keys = (key for key in GraphKey.every(bundle) if options.mixed or not key.mixed)
+    return [key for key in keys if key.availability & most == key.availability]
 
 
 def _measure(

@@ -32,8 +32,9 @@ class GraphKey:
 
     @classmethod
     def every(cls, bundle: Bundle) -> list[GraphKey]:
-        """All graphs of a bundle: for each availability the uniform one, then the mixed one."""
-        return [cls(a, mixed) for a in Availability.every(bundle.order) for mixed in (False, True)]
+        """All graphs of a bundle: for each availability the uniform one, then the mixed one where it has some."""
+        kinds = (False, True) if bundle.mixed else (False,)
+        return [cls(a, mixed) for a in Availability.every(bundle.order) for mixed in kinds]
 
 
 class Session(Protocol):

@@ -17,6 +17,7 @@ pytest.importorskip("safetensors")
 from mmedge.bundle import open_bundle
 from mmedge.cli.app import run
 from mmedge.edge.infer import infer
+from mmedge.edge.runtime.session import GraphKey
 from mmedge.edge.thirdparty.create import create_bundle
 from mmedge.edge.thirdparty.field import Field
 from mmedge.errors import BundleError, OutputError, UsageError
@@ -42,6 +43,7 @@ def test_field_and_stride_are_measured_and_recorded(network: Path, tmp_path: Pat
     bundle = open_bundle(tmp_path / "b")
     assert (bundle.tiling.kind, bundle.tiling.halo_px, bundle.tiling.align_px) == ("convolutional", 4, 2)
     assert bundle.tiling.resizable
+    assert [str(key) for key in GraphKey.every(bundle)] == ["optical"]
     assert bundle.item["properties"]["mmedge:field"] == {"radius_px": 4, "stride_px": 2}
 
 
