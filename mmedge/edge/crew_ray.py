@@ -129,13 +129,15 @@ class RayCrew:
         if not streams:
             time.sleep(wait_s)
             return []
-        return [streams[stream] for stream in ray.wait(list(streams), timeout=wait_s)[0]]
+        with _stoppable():
+            return [streams[stream] for stream in ray.wait(list(streams), timeout=wait_s)[0]]
 
     def _hear(self, worker: ActorWorker) -> Message | None:
         import ray
 
         try:
-            message: Message = ray.get(next(worker.stream))
+            with _stoppable():
+                message: Message = ray.get(next(worker.stream))
         except ray.exceptions.RayError as err:
             worker.end(_reason(err))
             return None
@@ -199,6 +201,15 @@ def _signals_kept() -> Iterator[None]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """What a signal's handler raises inside Ray's compiled code comes out as the cause of a SystemError."""
+    try:
+        yield
+    except SystemError as err:
+        raise err.__cause__ or err from None
 
 
 def _nodes() -> Sequence[dict[str, float]]:
