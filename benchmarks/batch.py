@@ -4,7 +4,8 @@
 
 Scenes are crops of the example; every worker has one thread. A batch is timed from its first result to its last, so
 that opening the model (paid once a worker) does not count; the whole is given, too. The orchestration is what is left
-of the workers' time when the seconds that scenes took by themselves are taken away.
+of the workers' time when the seconds that scenes took by themselves are taken away; where other work keeps the cores
+busy that is mostly waiting for them, and the processor seconds of the batch's own process say more.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def measure(scenes: Path, out: Path, model: str, workers: int) -> dict[str, Any]
         busy.append(result.record["seconds"]["total"])
 
     options, template = BatchOptions(workers=workers), Request(scene=None, model=model, threads=1, require=())
-    begin = time.monotonic()
+    begin, own = time.monotonic(), time.process_time()
     with Watch() as watch:
         summary = run_batch(find_work([str(scenes)]).works, out, template, options, report=report)
     steady = ends[-1] - ends[0]
@@ -113,6 +114,7 @@ def measure(scenes: Path, out: Path, model: str, workers: int) -> dict[str, Any]
         "scenes_per_s": round((summary.done - 1) / steady, 3),
         "median_scene_s": round(sorted(busy)[len(busy) // 2], 4),
         "orchestration_s_per_scene": round((steady * workers - sum(busy[1:])) / (summary.done - 1), 4),
+        "batch_cpu_s_per_scene": round((time.process_time() - own) / summary.done, 4),
         "growth": watch.growth(),
     }
 

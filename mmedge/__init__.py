@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmedge.errors import MMEdgeError
     from mmedge.geo_io.arrays import SensorArray
     from mmedge.geo_io.scene import Scene, SceneOptions, open_scene
+    from mmedge.geo_io.vectors import vectorize
     from mmedge.grid import Grid, Window
     from mmedge.modality import Availability, Modality
     from mmedge.tile import Tile
@@ -47,6 +48,7 @@ _HOME = {
     "map_xarray": "mmedge.edge.arrays",
     "open_bundle": "mmedge.bundle",
     "open_scene": "mmedge.geo_io.scene",
+    "vectorize": "mmedge.geo_io.vectors",
 }
 __all__ = [
     "Availability",
@@ -68,6 +70,7 @@ __all__ = [
     "map_xarray",
     "open_bundle",
     "open_scene",
+    "vectorize",
 ]
 
 

@@ -46,6 +46,7 @@ class Tiling:
     `convolutional`: any window will do whose halo is at least `halo_px` (half the receptive field, measured at export)
     and whose origin lies on multiples of `align_px` (the network's stride).
     A token is `token_px` pixels wide (1 for convolutional networks): availability is decided for each token.
+    `resizable`: any other window will do too that is a multiple of `align_px`.
     """
 
     kind: Literal["attention", "convolutional"]
@@ -53,6 +54,7 @@ class Tiling:
     halo_px: int
     align_px: int
     token_px: int
+    resizable: bool = False
 
     @property
     def stride_px(self) -> int:
@@ -87,6 +89,11 @@ class Bundle:
     def modality(self, name: str) -> Modality:
         return self.modalities[self.order.index(name)]
 
+    @property
+    def mixed(self) -> bool:
+        """Whether windows whose tokens see different sensors have graphs of their own; else the plain ones serve."""
+        return any(".mixed." in href for href in self._hrefs())
+
     def precisions(self) -> tuple[str, ...]:
         """Precisions for which graphs are stored."""
         found = {href.split(".")[-2] for href in self._hrefs() if href.endswith(".onnx")}
@@ -101,6 +108,13 @@ class Bundle:
                 hint=f"mmedge info {self.name}",
             )
         return self.folder / href
+
+    def temperature(self, availability: Availability) -> float:
+        """What logits are divided by, so that confidence is the share of pixels that are right; 1 where none is stored.
+
+        Guo et al., "On Calibration of Modern Neural Networks", arXiv:1706.04599. Classes do not depend on it.
+        """
+        return float(self.item["properties"].get("mmedge:temperature", {}).get(str(availability), 1.0))
 
     def _hrefs(self) -> set[str]:
         return {asset["href"].removeprefix("./") for asset in self.item["assets"].values()}

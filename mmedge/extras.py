@@ -18,6 +18,8 @@ EXTRA = {
     "onnx": "export",
     "onnxruntime": "onnxruntime",
     "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda": "tensorrt",
     "torch_tensorrt": "torch-tensorrt",
     "laspy": "lidar",
     "lazrs": "lidar",

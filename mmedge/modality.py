@@ -8,11 +8,15 @@ from itertools import combinations
 from typing import Literal
 
 Unit = Literal["reflectance", "dB", "m", "raw"]
-Derive = Literal["relief"]
+Derive = Literal["relief", "terrain"]
 
-# What a derived input is called, channel by channel. `relief`: height above the 5th percentile of the context
-# window [m] and slope [degrees], so that absolute elevation, which identifies a scene, never reaches a network.
-DERIVED_CHANNELS: dict[Derive, tuple[str, ...]] = {"relief": ("height_above_p5", "slope")}
+# What a derived input is called, channel by channel: never absolute elevation, which identifies a scene. `relief`:
+# height above the 5th percentile of the context window [m] and slope [degrees]; `terrain`, for networks of finite
+# reach: height above the mean of the 15 x 15 pixels around [m] and slope.
+DERIVED_CHANNELS: dict[Derive, tuple[str, ...]] = {
+    "relief": ("height_above_p5", "slope"),
+    "terrain": ("topographic_position_index", "slope"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

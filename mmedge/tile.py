@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ from mmedge.grid import Window
 
 Data = npt.NDArray[np.float32]
 Valid = npt.NDArray[np.bool_]
+# Pixels that are not valid, by what took them (`nodata`, `SCL`, `dead_line`, ...); causes may overlap.
+Lost = dict[str, Valid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +20,10 @@ class Tile:
     """Pixels of one window. `data[name]` is (bands, rows, cols) float32 in model units.
 
     `valid[name]` is (rows, cols) bool, True = usable. A modality that the scene lacks is absent from both. Values under
-    False are unspecified.
+    False are unspecified. `lost[name]` says what took the others.
     """
 
     window: Window
     data: dict[str, Data]
     valid: dict[str, Valid]
+    lost: dict[str, Lost] = field(default_factory=dict)

@@ -1,9 +1,12 @@
-"""Train the default model and write its bundle: `python scripts/train_default.py --data ../shared/data`.
+"""Train a shipped model and write its bundle: `python scripts/train_default.py mamol-terra --data ../shared/data`.
 
-Stages: fit (resumable, state in --runs); steady: some more steps in which agreement across holes weighs six times as
-much, mixed with the first weights (a model soup, Wortsman et al., arXiv:2203.05482) so that holes change at most 1 % of
-their surroundings at the least cost in accuracy; evaluate; export. The same seed gives the same weights on one machine.
-With glibc, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment halves the time.
+mamol-terra: MaMOL on the frozen Galileo-nano. Fit (resumable, state in --runs); then some more steps in which agreement
+across holes weighs six times as much, mixed with the first weights (a model soup, Wortsman et al., arXiv:2203.05482) so
+that holes change at most 1 % of their surroundings at the least cost in accuracy.
+mamol-conv: MaMOL on a small U-Net that is first trained on complete data, then frozen.
+
+The same seed gives the same weights on one machine. With glibc, MALLOC_MMAP_THRESHOLD_=4294967296
+MALLOC_TRIM_THRESHOLD_=4294967296 in the environment halves the time.
 """
 
 from __future__ import annotations
@@ -13,21 +16,40 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mmedge.bundle import open_bundle, write_model_json
+from mmedge.bundle import Tiling, open_bundle, write_model_json
 from mmedge.edge.export import export_graphs
 from mmedge.edge.models.galileo import Galileo
-from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
+from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL, MaMOLConfig
+from mmedge.edge.models.network import Network
+from mmedge.edge.models.registry import build
 from mmedge.edge.training import card
 from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
 from mmedge.edge.training.fit import fit
-from mmedge.edge.training.samples import with_relief
-from mmedge.edge.training.terra import TerraConfig, TerraTask, validate
+from mmedge.edge.training.item import ROLES
+from mmedge.edge.training.samples import CLASS_VALUES, Arrays, with_relief
+from mmedge.edge.training.score import WINDOW_PX
+from mmedge.edge.training.terra import TerraConfig, TerraTask, domain
+from mmedge.edge.training.tiling import tiling_of
+from mmedge.modality import Derive
+
+# The steadier weights' share of the mix: the smallest of .5, .6, .7 at which holes change less than 1 % on the scenes.
+STEADY = TerraConfig(steps=200, agreement=60.0, learning_rate=1e-3)
+STEADY_SHARE = 0.6
+BACKBONE = TerraConfig(steps=200, check_every=50, complete=True)
+ADAPTERS = TerraConfig(steps=250, check_every=50)
+
+
+def training_windows(training: TrainingSet, derive: Derive) -> Arrays:
+    """Some windows of every training block, as networks see them."""
+    batch = Sampler(training).windows(np.random.default_rng(TRAIN), SENSORS, 96)
+    return with_relief(batch.data, batch.valid, derive)
 
 
 def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int, kind: type[MaMOL] = MaMOL) -> MaMOL:
@@ -36,63 +58,89 @@ def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int,
     galileo.load_state_dict(load_file(data / "open/galileo_nano/encoder.safetensors"))
     torch.manual_seed(seed)
     model = kind.on(galileo, config)
-    batch = Sampler(training).windows(np.random.default_rng(TRAIN), SENSORS, 96)
-    for sensor, x in with_relief(batch.data, batch.valid).items():
+    for sensor, x in training_windows(training, "relief").items():
         mean = torch.from_numpy(x.mean((0, 2, 3))).view(-1, 1, 1)
         model.stems[sensor].get_buffer("mean").copy_(mean)
     return model
 
 
-# The steadier weights' share of the mix: the smallest of .5, .6, .7 at which holes change less than 1 % on the scenes.
-STEADY = TerraConfig(steps=200, agreement=60.0, learning_rate=1e-3)
-STEADY_SHARE = 0.6
-
-
-def steadied(model: MaMOL, training: TrainingSet, seed: int, folder: Path) -> None:
-    """Go on training for agreement, then mix: in place."""
+def train_terra(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
+    model = new_model(data, training, MaMOLConfig(), seed)
+    config = TerraConfig(seed=seed)
+    fit(model, TerraTask(training, config, SENSORS), config, folder=runs / "first", report=say)
     first = {name: t.clone() for name, t in model.state_dict().items()}
     config = replace(STEADY, seed=seed)
-    fit(model, TerraTask(training, config, SENSORS), config, folder=folder, report=say)
+    fit(model, TerraTask(training, config, SENSORS), config, folder=runs / "steady", report=say)
     second = model.state_dict()
     model.load_state_dict({n: t.lerp(second[n], STEADY_SHARE) for n, t in first.items()})
-    model.eval()
+    return model, card.TILING
+
+
+def new_conv(training: TrainingSet, seed: int, method: str = "mamol") -> Network:
+    torch.manual_seed(seed)
+    model = build({"method": method, "encoder": "unet", "channels": dict(CHANNELS), "classes": len(CLASS_VALUES)})
+    windows = training_windows(training, "terrain")
+    mean, deviation = (
+        {m: torch.from_numpy(f(x, axis=(0, 2, 3))) for m, x in windows.items()} for f in (np.mean, np.std)
+    )
+    model.set_statistics(mean, deviation)
+    return model
+
+
+def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
+    model = new_conv(training, seed)
+    for stage, config in enumerate((BACKBONE, ADAPTERS)):
+        model.begin_stage(stage)
+        config = replace(config, seed=seed)
+        fit(model, TerraTask(training, config, SENSORS), config, folder=runs / f"stage-{stage}", report=say)
+    return model, tiling_of(model, WINDOW_PX, 0, derives=("terrain",))
+
+
+MODELS = {"mamol-terra": (train_terra, card.TERRA), "mamol-conv": (train_conv, card.CONV)}
 
 
 def say(line: str) -> None:
     print(line, flush=True)
 
 
-def write_bundle(model: MaMOL, folder: Path, data: Path, training: TrainingSet, accuracy: dict[str, object]) -> None:
+def write_bundle(
+    model: Network, tiling: Tiling, kind: card.Card, args: argparse.Namespace, training: TrainingSet, accuracy: Any
+) -> None:
     """Everything that ships, into an empty folder."""
+    folder: Path = args.out or Path("mmedge/bundles") / kind.name
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    export_graphs(model, folder)
-    notice = (data / "open/galileo_nano/LICENSE").read_text(encoding="utf-8")
-    (folder / "LICENSE").write_text(card.LICENSE + notice, encoding="utf-8")
-    scenes = [data / "open/terramesh" / scene.name for scene in training.scenes]
-    write_model_json(folder, card.item(model, scenes, accuracy), card.ROLES, card.FIELDS)
+    export_graphs(model, folder, window_px=tiling.window_px)
+    notice = (args.data / "open/galileo_nano/LICENSE").read_text(encoding="utf-8") if kind.pretrained else ""
+    (folder / "LICENSE").write_text(kind.licence + notice, encoding="utf-8")
+    scenes = [args.data / "open/terramesh" / scene.name for scene in training.scenes]
+    known = domain(training, kind.derive)
+    item = card.item(kind, model, tiling, scenes, accuracy=accuracy, domain=known)
+    write_model_json(folder, item, ROLES, kind.fields)
     open_bundle(folder)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=MODELS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/mamol-terra"), help="state of the training run")
-    parser.add_argument("--out", type=Path, default=Path("mmedge/bundles/mamol-terra"))
+    parser.add_argument("--runs", type=Path, help="state of the training run; runs/MODEL")
+    parser.add_argument("--out", type=Path, help="the bundle; mmedge/bundles/MODEL")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=TerraConfig().steps)
     args = parser.parse_args()
 
     torch.set_num_threads(1)  # measured: two threads take 3.6 x the CPU time of one where other work runs beside
     training = TrainingSet.read(args.data)
-    model = new_model(args.data, training, MaMOLConfig(), args.seed)
-    config = TerraConfig(seed=args.seed, steps=args.steps)
-    fit(model, TerraTask(training, config, SENSORS), config, folder=args.runs / "first", report=say)
-    steadied(model, training, args.seed, args.runs / "steady")
-    accuracy = {"validation": validate(model, training, SENSORS), **evaluate(model, training, SENSORS)}
+    train, kind = MODELS[args.model]
+    model, tiling = train(args.data, training, args.seed, args.runs or Path("runs") / args.model)
+    model.eval()
+    accuracy = {
+        "validation": TerraTask(training, TerraConfig(), SENSORS).validate(model),
+        **evaluate(model, training, SENSORS),
+    }
     print(json.dumps(accuracy, indent=1))
-    write_bundle(model, args.out, args.data, training, accuracy)
+    write_bundle(model, tiling, kind, args, training, accuracy)
 
 
 if __name__ == "__main__":

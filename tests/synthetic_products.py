@@ -160,10 +160,12 @@ def write_sentinel1(
     points: Sequence[GroundControlPoint],
     lut: tuple[Sequence[float], Sequence[float], Any],
     in_tiff: bool = True,
+    noise: str | None = None,
 ) -> Path:
     """A GRD SAFE folder of uint16 digital numbers by polarisation (`vv`).
 
-    `points` are written into the TIFF, or only into the annotation; `lut` is (lines, pixels, A (lines, pixels)).
+    `points` are written into the TIFF, or only into the annotation; `lut` is (lines, pixels, A (lines, pixels));
+    `noise` the text of a noise annotation, see `sentinel1_noise`.
     """
     safe = folder / S1_NAME
     for number, (band, pixels) in enumerate(dn.items(), start=1):
@@ -180,8 +182,43 @@ def write_sentinel1(
         calibration = safe / "annotation" / "calibration" / f"calibration-{stem}.xml"
         calibration.parent.mkdir(parents=True, exist_ok=True)
         calibration.write_text(_calibration(*lut), encoding="utf-8")
+        if noise is not None:
+            calibration.with_name(f"noise-{stem}.xml").write_text(noise, encoding="utf-8")
         (safe / "annotation" / f"{stem}.xml").write_text(_annotation(points), encoding="utf-8")
     return safe
+
+
+def sentinel1_noise(
+    vectors: Sequence[tuple[float, Sequence[float], Sequence[float]]],
+    swaths: Sequence[tuple[tuple[int, int, int, int], Sequence[float], Sequence[float]]] | None,
+) -> str:
+    """A noise annotation: range vectors (line, pixels, noise), azimuth vectors ((first line, first sample, last line,
+    last sample), lines, factors); `swaths` None: as products were before IPF 2.9.
+    """
+
+    def listed(name: str, values: Sequence[float]) -> str:
+        return f'<{name} count="{len(values)}">{" ".join(f"{v:g}" for v in values)}</{name}>'
+
+    kind, lut = ("noiseVector", "noiseLut") if swaths is None else ("noiseRangeVector", "noiseRangeLut")
+    across = "".join(
+        f"<{kind}><azimuthTime>2020-06-07T01:08:00.000000</azimuthTime><line>{line:g}</line>{listed('pixel', pixels)}"
+        f"{listed(lut, noise)}</{kind}>"
+        for line, pixels, noise in vectors
+    )
+    names = ("firstAzimuthLine", "firstRangeSample", "lastAzimuthLine", "lastRangeSample")
+    along = "".join(
+        "<noiseAzimuthVector><swath>IW1</swath>"
+        + "".join(f"<{name}>{value}</{name}>" for name, value in zip(names, bounds, strict=True))
+        + listed("line", lines)
+        + listed("noiseAzimuthLut", factors)
+        + "</noiseAzimuthVector>"
+        for bounds, lines, factors in swaths or ()
+    )
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><noise><{kind}List count="{len(vectors)}">{across}</{kind}List>'
+        + (f'<noiseAzimuthVectorList count="{len(swaths)}">{along}</noiseAzimuthVectorList>' if swaths else "")
+        + "</noise>"
+    )
 
 
 def _calibration(lines: Sequence[float], pixels: Sequence[float], a: Any) -> str:

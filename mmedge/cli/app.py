@@ -11,7 +11,23 @@ from types import FrameType
 import typer
 
 from mmedge import __version__
-from mmedge.cli import batch, doctor, evaluate, infer, info, simulate_failure, stack, train
+from mmedge.cli import (
+    batch,
+    bench,
+    bundle,
+    catalog,
+    compile,
+    doctor,
+    evaluate,
+    infer,
+    info,
+    parity,
+    quantize,
+    simulate_failure,
+    stack,
+    train,
+    vectorize,
+)
 from mmedge.errors import MMEdgeError
 
 BUG = 70
@@ -29,8 +45,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (infer, batch, stack, info, train, evaluate, simulate_failure, doctor):
+for verb in (
+    infer,
+    batch,
+    catalog,
+    vectorize,
+    stack,
+    info,
+    train,
+    evaluate,
+    quantize,
+    parity,
+    compile,
+    bench,
+    simulate_failure,
+    doctor,
+):
     app.command(verb.NAME)(verb.run)
+app.add_typer(bundle.group, name=bundle.NAME)
 
 
 def _version(shown: bool) -> None:

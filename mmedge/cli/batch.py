@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +30,20 @@ Pattern = Annotated[
 Require = Annotated[
     list[str] | None, typer.Option("--require", metavar="SENSORS", help="A scene without these sensors fails.")
 ]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray: a cluster.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MMEDGE_WORKERS",
+        min=1,
+        help="Processes, each of which opens the model. Default: 1, with Ray as many as fit.",
+        show_default=False,
+    ),
+]
+Retries = Annotated[
+    int | None,
+    typer.Option(min=0, help="More attempts where another may help. Default: 0, with Ray 2.", show_default=False),
+]
 Timeout = Annotated[
     float | None, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="A scene that takes longer fails.")
 ]
@@ -43,21 +59,30 @@ def run(
     available: o.Available = None,
     require: Require = None,
     bands: o.Bands = None,
+    crs: o.Crs = None,
+    fill_voids: o.FillVoids = 0,
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
     model: o.Model = "mamol-terra",
     backend: o.Backend = "auto",
+    strict_device: o.StrictDevice = False,
     precision: o.Precision = "fp32",
-    workers: Annotated[int, typer.Option(envvar="MMEDGE_WORKERS", min=1, help="Processes; each opens the model.")] = 1,
+    engine: Engine = "local",
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster, or `auto`.")
+    ] = None,
+    workers: Workers = None,
     threads: Annotated[int, typer.Option(min=0, help="Of each worker; 0: its share of the cores.")] = 0,
-    retries: Annotated[int, typer.Option(min=0, help="More attempts where another may help.")] = 0,
+    gpus: Annotated[int, typer.Option(min=0, help="Of each worker, with Ray.")] = 0,
+    retries: Retries = None,
     timeout: Timeout = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first scene that fails.")] = False,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Do the I-th of N parts of the work.")] = "1/1",
@@ -82,6 +107,7 @@ def run(
     date now (--json: a line for each scene); exit code 1 where a scene failed.
     """
     from mmedge.bundle import open_bundle
+    from mmedge.cli.table import batch_table
     from mmedge.edge.batch import run_batch
     from mmedge.edge.infer import Request
     from mmedge.edge.orders import BatchOptions, plan_batch
@@ -92,7 +118,18 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     template = Request(
         scene=None,
-        options=o.scene_options(None, bands, scale, unit, reference, None, allow_remote, mask, screen),
+        options=o.scene_options(
+            bands=bands,
+            crs=crs,
+            fill_voids=fill_voids,
+            scale=scale,
+            unit=unit,
+            reference=reference,
+            allow_remote=allow_remote,
+            mask=mask,
+            screen=screen,
+            speckle=speckle,
+        ),
         available=tuple(o.commas(available)) or None,
         require=tuple(o.commas(require)),
         bbox=o.bounds(bbox),
@@ -100,13 +137,21 @@ def run(
         probs=probs,
         model=model,
         backend=backend,
+        strict_device=strict_device,
         precision=precision,
         threads=threads,
         overwrite=overwrite,
     )
+    if engine not in ("local", "ray"):
+        raise UsageError(f"no engine `{engine}`", hint="--engine local, or --engine ray")
+    if engine == "local" and (address or gpus):
+        raise UsageError("`--address` and `--gpus` are of a Ray cluster", hint="--engine ray")
     options = BatchOptions(
+        engine="ray" if engine == "ray" else "local",
+        address=address,
+        gpus=gpus,
         workers=workers,
-        retries=retries,
+        retries=(2 if engine == "ray" else 0) if retries is None else retries,
         timeout_s=timeout,
         fail_fast=fail_fast,
         checksums=checksum,
@@ -118,14 +163,18 @@ def run(
         console.note(f"note: {len(found.ignored)} files fit no pattern, such as {found.ignored[0].name}")
     if dry_run:
         return _say_plan(plan_batch(found.works, out, template, options), console, as_json=as_json)
-    with console.batch_table(sum(work.id in options.shard for work in found.works)) as table:
+    stdout = sys.stdout  # for maps alone: Ray, too, prints there
+    with (
+        redirect_stdout(sys.stderr),
+        batch_table(console, sum(work.id in options.shard for work in found.works)) as table,
+    ):
 
         def report(result: Result) -> None:
             table.finished(result)
             if as_json:
-                print(json.dumps(result.document(), ensure_ascii=False), flush=True)
+                print(json.dumps(result.document(), ensure_ascii=False), file=stdout, flush=True)
             elif result.status != "failed":
-                print(result.map, flush=True)
+                print(result.map, file=stdout, flush=True)
 
         summary = run_batch(found.works, out, template, options, report=report, tick=table.tick)
     return _say(summary, console, as_json=as_json, strict=strict)

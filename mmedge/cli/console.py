@@ -6,10 +6,7 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mmedge.cli.table import BatchLines
+from typing import Any
 
 
 class Console:
@@ -36,14 +33,10 @@ class Console:
         print(json.dumps(document, indent=1, ensure_ascii=False) if as_json else text)
 
     def progress(self, what: str, *, unit: str = "Mpx", per_unit: float = 1e6) -> Progress:
-        return Progress(what, unit, per_unit) if self._seen() else SilentProgress()
+        return Progress(what, unit, per_unit) if self.watched() else SilentProgress()
 
-    def batch_table(self, scenes: int) -> BatchLines:
-        from mmedge.cli.table import BatchLines, BatchTable
-
-        return BatchTable(self, scenes) if self._seen() else BatchLines(self, scenes)
-
-    def _seen(self) -> bool:
+    def watched(self) -> bool:
+        """Whether somebody looks: stderr is a terminal, and neither -q nor the environment forbids a bar."""
         return sys.stderr.isatty() and not self.quiet and not os.environ.get("MMEDGE_NO_PROGRESS")
 
 

@@ -14,9 +14,10 @@ from mmedge.cli.console import Console
 from mmedge.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from mmedge.geo_io.labels import LabelFile
+    from mmedge.bundle import Bundle
+    from mmedge.geo_io.labels import LabelFile, Labels
     from mmedge.geo_io.location import Location
-    from mmedge.geo_io.scene import SceneOptions
+    from mmedge.geo_io.scene import Scene, SceneOptions
 
 NAME = "evaluate"
 PARTS = ("test", "all")
@@ -43,6 +44,9 @@ def run(
     eta: Annotated[
         list[str] | None, typer.Option("--eta", help="Shares of data that lack a sensor, for mixtures: 0.3,0.7.")
     ] = None,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="The method's own upper bound too (MARS, DyMo); needs torch.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Default: <name>_evaluation.json, .md and .png here.", show_default=False),
@@ -50,6 +54,7 @@ def run(
     threads: o.Threads = 0,
     backend: o.Backend = "auto",
     overwrite: o.Overwrite = False,
+    dry_run: o.DryRun = False,
     strict: o.Strict = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -73,14 +78,20 @@ def run(
     target = output or Path(f"{Path(thing).stem if is_map else Path(thing).name}_evaluation.json")
     paths = _outputs(target, overwrite=overwrite)
     reference_file = LabelFile(path=labels, field=field)
+    options = o.scene_options(source=source, bands=bands, scale=scale, unit=unit, reference=reference, mask=mask)
+    if dry_run:
+        plan = _plan(thing, None if is_map else o.place(scene), options, reference_file, paths)
+        console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
+        return 0
     if is_map:
         from mmedge.edge.map_score import score_map
 
         document = score_map(Path(thing), reference_file, warn=console.warn)
         pictures = {"all": document["confusion"]}
     else:
-        options = o.scene_options(source, bands, scale, unit, reference, mask=mask)
-        document = _bundle(thing, o.place(scene), options, reference_file, part, etas, threads, backend, console)
+        document = _bundle(
+            thing, o.place(scene), options, reference_file, part, etas, threads, backend, oracle, console
+        )
         pictures = document["confusion"]
     _write(paths, document, pictures, console)
     from mmedge.edge.report import markdown
@@ -110,6 +121,25 @@ def _outputs(target: Path, *, overwrite: bool) -> dict[str, Path]:
     return paths
 
 
+def _plan(
+    thing: str, scene: Location | None, options: SceneOptions, labels: LabelFile, paths: dict[str, Path]
+) -> dict[str, Any]:
+    """What a run would read and write; fails where something cannot be opened."""
+    from mmedge.bundle import open_bundle
+    from mmedge.geo_io.labels import values_of
+    from mmedge.geo_io.raster import inspect_raster
+    from mmedge.geo_io.scene import open_scene
+
+    values_of(labels)
+    reads = [thing, str(labels.path)]
+    if thing.lower().endswith((".tif", ".tiff")):
+        inspect_raster(Path(thing))
+    else:
+        with open_scene(scene, open_bundle(thing).modalities, options) as opened:
+            reads += [str(file) for file in opened.files]
+    return {"schema": "mmedge.plan/1", "reads": reads, "writes": [str(path) for path in paths.values()]}
+
+
 def _bundle(
     model: str,
     scene: Location | None,
@@ -119,20 +149,25 @@ def _bundle(
     etas: list[float],
     threads: int,
     backend: str,
+    oracle: bool,
     console: Console,
 ) -> dict[str, Any]:
     """Scores of a bundle, as JSON of schema `mmedge.evaluate/1`."""
     from mmedge.bundle import open_bundle
     from mmedge.edge.device import threads_available
     from mmedge.edge.evaluate import cost, judge, report, unseen
-    from mmedge.edge.runtime.session import Engines, open_runtime
+    from mmedge.edge.runtime.open import open_runtime
+    from mmedge.edge.runtime.session import Engines
+    from mmedge.extras import need
     from mmedge.geo_io.labels import read_labels
     from mmedge.geo_io.scene import open_scene
 
+    if oracle:
+        need("torch")
     bundle = open_bundle(model)
     threads = threads or threads_available()
-    runtime = open_runtime(backend, precision="fp32", threads=threads)
-    engines = Engines(bundle, runtime, precision="fp32", batch=8)
+    runtime, _ = open_runtime(backend, precision="fp32", threads=threads)
+    engines = Engines(bundle, runtime, batch=8)
     with open_scene(scene, bundle.modalities, options) as opened:
         for text in opened.warnings:
             console.warn(text)
@@ -141,13 +176,14 @@ def _bundle(
             kept = unseen(known, bundle, opened.grid)
             if (kept != known).any():
                 console.note(
-                    f"note: {int((kept != known).sum())} labelled pixels trained or validated `{bundle.name}` and are left "
-                    "out; --part all takes them too"
+                    f"note: {int((kept != known).sum())} labelled pixels trained or validated `{bundle.name}` and are "
+                    "left out; --part all takes them too"
                 )
             known = kept
         with console.progress("evaluating", unit="sets of sensors", per_unit=1) as progress:
             judged = judge(opened, known, engines, threads=threads, progress=progress.update)
         name = opened.name
+        bounds = _oracle(bundle, opened, known, console) if oracle else {}
     return {
         "schema": "mmedge.evaluate/1",
         "model": bundle.name,
@@ -157,12 +193,22 @@ def _bundle(
         "pixels": len(judged.reference),
         "classes": [c.name for c in bundle.classes],
         **report(judged, bundle, etas),
+        "oracle_method": bounds,
         "parameters": bundle.item["properties"].get("mlm:total_parameters"),
         "device": runtime.device,
         "backend": runtime.name,
         "threads": threads,
         "cost": dict(cost(engines)),
     }
+
+
+def _oracle(bundle: Bundle, scene: Scene, known: Labels, console: Console) -> dict[str, float]:
+    from mmedge.edge.training.oracle import oracle_accuracy
+
+    bounds = oracle_accuracy(bundle, scene, known)
+    if not bounds:
+        console.note(f"note: the method of `{bundle.name}` has no oracle")
+    return bounds
 
 
 def _write(paths: dict[str, Path], document: dict[str, Any], pictures: dict[str, Any], console: Console) -> None:

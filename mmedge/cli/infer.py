@@ -18,6 +18,8 @@ def run(
     output: o.Output = None,
     source: o.Source = None,
     bands: o.Bands = None,
+    crs: o.Crs = None,
+    fill_voids: o.FillVoids = 0,
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
@@ -25,12 +27,14 @@ def run(
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     bbox: o.Bbox = None,
     aoi: o.Aoi = None,
     probs: o.Probs = False,
     when: Annotated[str | None, typer.Option("--datetime", help="When the scene was acquired (ISO 8601).")] = None,
     model: o.Model = "mamol-terra",
     backend: o.Backend = "auto",
+    strict_device: o.StrictDevice = False,
     precision: o.Precision = "fp32",
     threads: o.Threads = 0,
     batch: Annotated[int, typer.Option(min=1, help="Windows a batch; the map does not depend on it.")] = 8,
@@ -57,7 +61,20 @@ def run(
     console = Console(quiet=quiet, verbose=verbose)
     request = Request(
         scene=o.place(scene),
-        options=o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask, screen),
+        options=o.scene_options(
+            source=source,
+            bands=bands,
+            crs=crs,
+            fill_voids=fill_voids,
+            scale=scale,
+            unit=unit,
+            reference=reference,
+            item=item,
+            allow_remote=allow_remote,
+            mask=mask,
+            screen=screen,
+            speckle=speckle,
+        ),
         available=tuple(o.commas(available)) or None,
         output=output,
         bbox=o.bounds(bbox),
@@ -66,6 +83,7 @@ def run(
         datetime=when,
         model=model,
         backend=backend,
+        strict_device=strict_device,
         precision=precision,
         threads=threads,
         batch=batch,
@@ -77,10 +95,10 @@ def run(
         console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
         return 0
     with console.progress("mapping") as progress:
-        record = map_scene(request, warn=console.warn, progress=progress.update)
-    for note in record.notes:
+        record = map_scene(request, warn=console.warn, detail=console.detail, progress=progress.update)
+    for note in record.provenance.assumptions:
         console.note(f"note: {note}")
-    console.note(record.summary())
+    console.note(f"{record.summary()}; {record.stages()}")
     console.detail(record.timing())
     console.data(record.document(), str(record.outputs.map), as_json=as_json)
     return 1 if strict and console.warned else 0

@@ -21,6 +21,8 @@ def run(
     ] = None,
     source: o.Source = None,
     bands: o.Bands = None,
+    crs: o.Crs = None,
+    fill_voids: o.FillVoids = 0,
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
@@ -30,6 +32,12 @@ def run(
     item: o.Item = None,
     allow_remote: o.AllowRemote = False,
     mask: o.Mask = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--model", help="Say how far the scene lies from what this model knows.", show_default=False
+        ),
+    ] = None,
     as_json: o.Json = False,
     strict: o.Strict = False,
 ) -> int:
@@ -48,8 +56,19 @@ def run(
     if thing is not None and (thing in builtin_bundles() or (Path(thing) / "model.json").exists()):
         document = describe_bundle(thing)
     else:
-        options = o.scene_options(source, bands, scale, unit, reference, item, allow_remote, mask)
-        document = describe_scene(o.place(thing), options, console, failures=failures)
+        options = o.scene_options(
+            source=source,
+            bands=bands,
+            crs=crs,
+            fill_voids=fill_voids,
+            scale=scale,
+            unit=unit,
+            reference=reference,
+            item=item,
+            allow_remote=allow_remote,
+            mask=mask,
+        )
+        document = describe_scene(o.place(thing), options, console, failures=failures, model=model)
     console.data(document, _text(document), as_json=as_json)
     return 1 if strict and console.warned else 0
 
@@ -74,16 +93,18 @@ def describe_bundle(name: str) -> dict[str, Any]:
     }
 
 
-def describe_scene(path: Location | None, options: Any, console: Console, *, failures: bool) -> dict[str, Any]:
-    """What a scene holds, sensor by sensor, and the share of valid pixels."""
+def describe_scene(
+    path: Location | None, options: Any, console: Console, *, failures: bool, model: str | None = None
+) -> dict[str, Any]:
+    """What a scene holds, sensor by sensor: shares valid, shares lost and to what, shares `model` does not know."""
     from mmedge.geo_io.scene import open_scene
-    from mmedge.geo_io.survey import failure_shares, valid_shares
+    from mmedge.geo_io.survey import failure_shares, shares
 
     with open_scene(path, None, options) as scene:
         for warning in scene.warnings:
             console.warn(warning)
-        shares = valid_shares(scene)
-        lost = failure_shares(scene) if failures else {}
+        seen = shares(scene)
+        failed = failure_shares(scene) if failures else {}
         return {
             "schema": "mmedge.info.scene/1",
             "scene": scene.name,
@@ -97,14 +118,31 @@ def describe_scene(path: Location | None, options: Any, console: Console, *, fai
                     "unit": source.info.unit,
                     "gsd_m": round(source.info.gsd_m, 3),
                     "acquired": str(source.info.acquired) if source.info.acquired else None,
-                    "valid_share": round(shares[name], 4),
-                    **({"failed": lost[name]} if name in lost else {}),
+                    "valid_share": round(seen[name][0], 4),
+                    "lost_share": {k: round(v, 5) for k, v in (seen[name][1] | failed.get(name, {})).items()},
                     "files": [file.name for file in source.info.files],
                     "assumptions": list(source.info.assumptions),
                 }
                 for name, source in scene.sources.items()
             },
+            **({"strange": _strange(path, options, console, model)} if model else {}),
         }
+
+
+def _strange(path: Location | None, options: Any, console: Console, model: str) -> dict[str, float]:
+    """Share of each sensor that looks like nothing in the training data of a model."""
+    from mmedge.bundle import open_bundle
+    from mmedge.edge.domain import strange_shares, warnings_of
+    from mmedge.geo_io.scene import open_scene
+
+    bundle = open_bundle(model)
+    with open_scene(path, bundle.modalities, options) as scene:
+        shares = strange_shares(scene, bundle)
+    if not shares:
+        console.note(f"note: `{bundle.name}` does not say what it was trained on")
+    for text in warnings_of(shares, bundle.name):
+        console.warn(text)
+    return {name: round(share, 4) for name, share in shares.items()}
 
 
 def _crs_name(wkt: str) -> str:

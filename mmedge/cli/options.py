@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from mmedge.errors import UsageError
 if TYPE_CHECKING:
     from mmedge.geo_io.location import Location
     from mmedge.geo_io.scene import SceneOptions
+    from mmedge.geo_io.speckle import Speckle as SpeckleFilter
 
 OptionalPath = Path | None
 Scene = Annotated[
@@ -32,6 +34,16 @@ Scale = Annotated[
     list[str] | None,
     typer.Option(
         "--scale", metavar="SENSOR=SCALE[,OFFSET]", help="value = SCALE * DN + OFFSET, over the file's own tags."
+    ),
+]
+Crs = Annotated[
+    list[str] | None,
+    typer.Option("--crs", metavar="SENSOR=CRS", help="Where a sensor's files lie, if they do not say so: EPSG:32718."),
+]
+FillVoids = Annotated[
+    int,
+    typer.Option(
+        "--fill-voids", metavar="CELLS", min=0, max=32, help="Interpolate a point cloud's ground over holes this wide."
     ),
 ]
 Unit = Annotated[
@@ -61,8 +73,11 @@ Output = Annotated[
 Model = Annotated[
     str, typer.Option("-m", "--model", envvar="MMEDGE_MODEL", help="A built-in model, or a bundle folder.")
 ]
-Backend = Annotated[str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto or openvino.")]
-Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16 or int8.")]
+Backend = Annotated[
+    str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto, openvino, onnxruntime or eager.")
+]
+StrictDevice = Annotated[bool, typer.Option("--strict-device", help="Fail rather than leave a GPU unused.")]
+Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16, fp16 or int8.")]
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
 ]
@@ -72,6 +87,10 @@ Mask = Annotated[
 ]
 Screen = Annotated[
     bool, typer.Option("--screen", help="Leave out dead lines, stripes, saturation and other sensor failures.")
+]
+Speckle = Annotated[
+    str | None,
+    typer.Option("--speckle", metavar="lee[,SIZE[,LOOKS]]", help="Filter radar speckle over SIZE x SIZE pixels (5)."),
 ]
 Labels = Annotated[
     OptionalPath,
@@ -118,15 +137,19 @@ def place(text: str | None) -> Location | None:
 
 
 def scene_options(
-    source: list[str] | None,
-    bands: list[str] | None,
-    scale: list[str] | None,
-    unit: list[str] | None,
-    reference: str | None,
+    *,
+    source: list[str] | None = None,
+    bands: list[str] | None = None,
+    crs: list[str] | None = None,
+    fill_voids: int = 0,
+    scale: list[str] | None = None,
+    unit: list[str] | None = None,
+    reference: str | None = None,
     item: str | None = None,
     allow_remote: bool = False,
     mask: list[str] | None = None,
     screen: bool = False,
+    speckle: str | None = None,
 ) -> SceneOptions:
     """What the flags say about a scene."""
     from mmedge.geo_io.location import locate
@@ -135,6 +158,8 @@ def scene_options(
     return SceneOptions(
         sources={k: [locate(p) for p in paths] for k, paths in assignments("--source", source).items()},
         bands=assignments("--bands", bands),
+        crs={k: ",".join(v) for k, v in assignments("--crs", crs).items()},
+        fill_voids=fill_voids,
         scale={k: _scale(k, v) for k, v in assignments("--scale", scale).items()},
         unit={k: v[-1] for k, v in assignments("--unit", unit).items()},
         reference=reference,
@@ -142,6 +167,7 @@ def scene_options(
         allow_remote=allow_remote,
         masks={k: [locate(p) for p in paths] for k, paths in assignments("--mask", mask).items()},
         screen=screen,
+        speckle=_speckle(speckle) if speckle else None,
     )
 
 
@@ -153,6 +179,16 @@ def _scale(sensor: str, given: list[str]) -> tuple[float, float]:
             f"`--scale {sensor}={','.join(given)}` is not SCALE[,OFFSET]", hint="--scale optical=1e-4"
         ) from None
     return scale, offset
+
+
+def _speckle(text: str) -> SpeckleFilter:
+    from mmedge.geo_io.speckle import Speckle
+
+    match = re.fullmatch(r"lee(?:,(\d+)(?:,(\d+(?:\.\d+)?))?)?", text)
+    if not match:
+        raise UsageError(f"`--speckle {text}` is not lee[,SIZE[,LOOKS]]", hint="--speckle lee, or lee,7,4.4")
+    size, looks = match.groups()
+    return Speckle(size=int(size or 5), looks=float(looks) if looks else None)
 
 
 def bounds(text: str | None) -> tuple[float, float, float, float] | None:

@@ -17,11 +17,14 @@ def run(
     source: o.Source = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The scene to write.")] = Path("scene.tif"),
     bands: o.Bands = None,
+    crs: o.Crs = None,
+    fill_voids: o.FillVoids = 0,
     scale: o.Scale = None,
     unit: o.Unit = None,
     reference: o.Reference = None,
     mask: o.Mask = None,
     screen: o.Screen = False,
+    speckle: o.Speckle = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -36,7 +39,18 @@ def run(
     from mmedge.geo_io.stack import stack
 
     console = Console(quiet=quiet)
-    options = o.scene_options(source, bands, scale, unit, reference, mask=mask, screen=screen)
+    options = o.scene_options(
+        source=source,
+        bands=bands,
+        crs=crs,
+        fill_voids=fill_voids,
+        scale=scale,
+        unit=unit,
+        reference=reference,
+        mask=mask,
+        screen=screen,
+        speckle=speckle,
+    )
     with open_scene(None, None, options) as scene:
         for warning in scene.warnings:
             console.warn(warning)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from mmedge.edge.summary import Result
 
 
+def batch_table(console: Console, scenes: int) -> BatchLines:
+    """A live table where somebody looks, else lines."""
+    return BatchTable(console, scenes) if console.watched() else BatchLines(console, scenes)
+
+
 class BatchLines:
     """A line a scene, for a terminal and for a log."""
 

@@ -103,10 +103,9 @@ def _template(
 def _plan(config: RunConfig, *, overwrite: bool) -> dict[str, Any]:
     """What a run would read and write; fails where scenes or labels cannot be opened."""
     from mmedge.edge.training.scenes import complete, modality_of, open_configured
-    from mmedge.errors import OutputError
+    from mmedge.edge.training.train import check_target
 
-    if config.folder.exists() and not overwrite:
-        raise OutputError(f"output `{config.folder}` exists already", hint="--overwrite replaces it")
+    check_target(config, overwrite=overwrite)
     full = complete(config)
     reads: list[str] = []
     for entry in full.scenes:

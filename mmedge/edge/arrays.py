@@ -13,8 +13,10 @@ from rasterio.transform import Affine
 
 from mmedge.bundle import DEFAULT, Bundle, LandClass, open_bundle
 from mmedge.edge.device import threads_available
+from mmedge.edge.domain import strange_shares, warnings_of
 from mmedge.edge.predict import Plan, predict
-from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines
 from mmedge.extras import need
 from mmedge.geo_io.arrays import SensorArray, arrays_from_xarray, scene_from_arrays
 from mmedge.geo_io.scene import Scene, choose_sensors
@@ -84,7 +86,8 @@ def _map(
     threads = threads or threads_available()
     if available is not None:
         scene = scene.only(choose_sensors(scene, tuple(available)))
-    engines = Engines(bundle, open_runtime(backend, precision=precision, threads=threads), precision=precision, batch=8)
+    runtime, _ = open_runtime(backend, precision=precision, threads=threads)
+    engines = Engines(bundle, runtime, batch=8)
     layers = [np.full(scene.grid.shape, fill, np.uint8) for fill in (bundle.nodata, 255, 0)]
     for tile in predict(scene, engines, scene.grid.window, Plan(threads=threads, cells=4)):
         where = tile.window.within(scene.grid.window)
@@ -98,5 +101,5 @@ def _map(
         legend=bundle.classes,
         nodata=bundle.nodata,
         order=bundle.order,
-        warnings=scene.warnings,
+        warnings=(*scene.warnings, *warnings_of(strange_shares(scene, bundle), bundle.name)),
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.crew import Crew, Lost, Worker
+from mmedge.edge.crew_local import LocalCrew
 from mmedge.edge.folder import BatchFolder
 from mmedge.edge.fresh import Verdict, judge, look, wish
 from mmedge.edge.infer import Request
@@ -27,7 +28,8 @@ from mmedge.edge.summary import Result, Summary
 from mmedge.edge.worker import Advanced, Done, Failed, Message, Prepared, Task
 from mmedge.edge.worklist import Work, find_work, without_maps
 from mmedge.errors import MMEdgeError
-from mmedge.geo_io.outputs import finish_publication, plan_outputs, refuse_existing, remove_parts
+from mmedge.geo_io.outputs import plan_outputs, refuse_existing
+from mmedge.geo_io.publication import finish_publication, remove_parts
 
 POLL_S = 0.25
 
@@ -76,13 +78,21 @@ def run_batch(
     template = share_threads(check_template(template, bundle), options)
     mine = [work for work in without_maps(works, out) if work.id in options.shard]
     with BatchFolder(out, options.shard) as folder:
-        crew = Crew(template, options.workers, timeout_s=options.timeout_s, hold=(folder.lock.fd,))
+        crew = _crew(template, options, folder, len(mine))
         running = _Batch(mine, folder, bundle, template, options, crew, report)
         try:
             running.go(tick)
         finally:
             running.stop()
     return replace(running.summary(), seconds=time.monotonic() - start)
+
+
+def _crew(template: Request, options: BatchOptions, folder: BatchFolder, scenes: int) -> Crew:
+    if options.engine == "ray":
+        from mmedge.edge.crew_ray import RayCrew
+
+        return RayCrew(template, options, fence=folder.fence, scenes=scenes)
+    return LocalCrew(template, options.workers or 1, timeout_s=options.timeout_s, hold=(folder.lock.fd,))
 
 
 class _Batch:
@@ -114,7 +124,7 @@ class _Batch:
         """Until every scene has its result, or one has failed and that is enough."""
         while not self._stopping:
             self._hand_out()
-            if not self._crew.busy:
+            if not self._queue and not self._busy():
                 return
             for worker, message in self._crew.events(POLL_S):
                 self._hear(worker, message)
@@ -123,10 +133,13 @@ class _Batch:
 
     def stop(self) -> None:
         """End the workers; leave nothing half-written of what they were doing."""
-        tasks = [worker.task for worker in self._crew.busy if worker.task]
+        tasks = [worker.task for worker in self._busy() if worker.task]
         self._crew.stop()
         for task in tasks:
             self._settle(task)
+
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._crew.workers if worker.task]
 
     def summary(self) -> Summary:
         seen = self._count["done"] + self._count["skipped"] + len(self._failed)
@@ -141,7 +154,7 @@ class _Batch:
         )
 
     def _hand_out(self) -> None:
-        while self._queue and len(self._crew.busy) < self._options.workers and not self._stopping:
+        while self._queue and self._crew.has_room and not self._stopping:
             work = self._queue.popleft()
             try:
                 task = self._task(work)
@@ -149,9 +162,8 @@ class _Batch:
                 self._journal.refuse(work.id, str(err))
                 self._give_up(work.id, str(err), err.hint)
                 continue
-            worker = self._crew.idle() if task else None
-            if task and worker:
-                self._begin(worker, task)
+            if task:
+                self._begin(self._crew.idle(), task)
             self._lock.beat()
 
     def _task(self, work: Work) -> Task | None:
@@ -185,8 +197,9 @@ class _Batch:
 
     def _begin(self, worker: Worker, task: Task) -> None:
         self._tries[task.id] += 1
-        number = worker.process.pid
-        self._attempt[task.id] = self._journal.begin(task.id, task.wish, task.inputs, worker=number, kept=task.strips)
+        self._attempt[task.id] = self._journal.begin(
+            task.id, task.wish, task.inputs, worker=worker.pid, kept=task.strips
+        )
         worker.give(task)
 
     def _skip(self, scene: str, target: Path, verdict: Verdict) -> None:

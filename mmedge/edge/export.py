@@ -16,19 +16,19 @@ from pathlib import Path
 import onnx
 import onnx_ir
 import torch
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 from onnxscript.optimizer import optimize_ir
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmedge.bundle import graph_href
+from mmedge.edge.external import WEIGHTS, places, refer
 from mmedge.edge.models.mamol import CHANNELS, MaMOL
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.registry import build
 from mmedge.modality import Availability
 
-WEIGHTS = "weights.safetensors"
 WINDOW_PX = 64
 OPSET = 20
 FOLD_ELEMENTS = 16  # shape arithmetic is folded, weights are not
@@ -40,12 +40,13 @@ def export_graphs(model: Network, folder: Path, *, window_px: int = WINDOW_PX) -
     target = folder / "graphs"
     target.mkdir(parents=True, exist_ok=True)
     save_weights(model, target / WEIGHTS)
-    places = _places(target / WEIGHTS)
+    stored = places(target / WEIGHTS)
     paths = []
     for availability in Availability.every(model.sensors):
         for mixed in (False, True):
             graph = to_onnx(model, availability.names, mixed=mixed, window_px=window_px)
-            _refer(graph, places)
+            _check_size(graph, stored)
+            refer(graph, stored)
             paths.append(folder / graph_href(availability, precision="fp32", mixed=mixed))
             onnx.save(graph, paths[-1])
     return paths
@@ -139,28 +140,7 @@ def _strip(graph: onnx.ModelProto) -> None:
             node.input[i] = name.removeprefix("model.")
 
 
-def _places(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and length in bytes of each tensor of a safetensors file."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header: Mapping[str, dict[str, list[int]]] = json.loads(file.read(size))
-    spans = {name: t["data_offsets"] for name, t in header.items() if name != "__metadata__"}
-    return {name: (8 + size + begin, end - begin) for name, (begin, end) in spans.items()}
-
-
-def _refer(graph: onnx.ModelProto, places: Mapping[str, tuple[int, int]]) -> None:
-    """Replace the weights inside a graph by their places in the weights file."""
-    inline = 0
-    for initializer in graph.graph.initializer:
-        if initializer.name not in places:
-            inline += numpy_helper.to_array(initializer).nbytes
-            continue
-        offset, length = places[initializer.name]
-        initializer.ClearField("raw_data")
-        initializer.ClearField("float_data")
-        initializer.data_location = TensorProto.EXTERNAL
-        del initializer.external_data[:]
-        for key, value in (("location", WEIGHTS), ("offset", str(offset)), ("length", str(length))):
-            initializer.external_data.add(key=key, value=value)
+def _check_size(graph: onnx.ModelProto, stored: Mapping[str, tuple[int, int]]) -> None:
+    inline = sum(numpy_helper.to_array(t).nbytes for t in graph.graph.initializer if t.name not in stored)
     if inline > INLINE_BYTES:
         raise RuntimeError(f"a graph holds {inline} bytes of constants beside the weights file")

@@ -9,8 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
+from mmedge.edge.fence import Fence
 from mmedge.edge.journal import Journal
-from mmedge.edge.lock import Lock, refuse_held
+from mmedge.edge.lock import DRAIN_S, Lock, refuse_held
 from mmedge.edge.worklist import Shard
 from mmedge.errors import OutputError
 
@@ -26,6 +27,7 @@ class BatchFolder:
     def __init__(self, out: Path, shard: Shard) -> None:
         self.out, self._shard, self._own = out, shard, out / NAME
         self._strips = self._own / f"strips-{shard}"
+        self.fence = Fence(self._own / f"{shard}.workers")
         self._stack = ExitStack()
 
     def __enter__(self) -> BatchFolder:
@@ -33,6 +35,8 @@ class BatchFolder:
             self._strips.mkdir(parents=True, exist_ok=True)
             self.lock = self._stack.enter_context(Lock(self._own / f"{self._shard}.lock"))
             refuse_held(self._of_other_counts(".lock"))
+            for path in (self.fence.path, *self._of_other_counts(".workers")):
+                Fence(path).refuse_held(DRAIN_S)
         except OSError as err:
             self._stack.close()
             raise OutputError(f"cannot write in `{self.out}`: {err.strerror}", hint="--out FOLDER elsewhere") from err

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,9 +17,12 @@ import rasterio
 
 from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
 from mmedge.edge.device import threads_available
-from mmedge.edge.predict import MapTile, Plan, predict
+from mmedge.edge.domain import strange_shares, warnings_of
+from mmedge.edge.predict import AHEAD, MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
-from mmedge.edge.runtime.session import Engines, open_runtime
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines
+from mmedge.edge.stream import timed
 from mmedge.edge.strips import Strips
 from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
@@ -26,6 +30,7 @@ from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.mapwriter import MapCounts, MapWriter
 from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, refuse_existing
+from mmedge.geo_io.publication import finish_killed
 from mmedge.geo_io.quicklook import write_quicklook
 from mmedge.geo_io.raster import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
@@ -37,7 +42,8 @@ from mmedge.tile import Valid
 
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
-PRECISIONS = ("fp32", "bf16", "int8")
+TILE_PX = 1024 * 1024
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Commit = Callable[[RunRecord], None]
@@ -61,6 +67,7 @@ class Request:
     datetime: str | None = None
     model: str | Path = DEFAULT
     backend: str = "auto"
+    strict_device: bool = False
     precision: str = "fp32"
     threads: int = 0
     batch: int = 8
@@ -91,11 +98,19 @@ def infer(scene: str | Location | None, output: str | Path | None = None, **wish
     return run(Request(scene=path, output=target, **wishes), warn=lambda text: warnings.warn(text, stacklevel=3))
 
 
-def open_engines(request: Request, bundle: Bundle) -> Engines:
-    """The model of a request, ready for any number of its scenes."""
+def open_engines(request: Request, bundle: Bundle, *, warn: Warn = _silent, detail: Warn = _silent) -> Engines:
+    """The model of a request, ready for any number of its scenes. Says which backend `auto` took and why."""
     threads = request.threads or threads_available()
-    runtime = open_runtime(request.backend, precision=_precision(request, bundle), threads=threads)
-    return Engines(bundle, runtime, precision=request.precision, batch=request.batch)
+    runtime, choice = open_runtime(
+        request.backend,
+        precision=_precision(request, bundle),
+        threads=threads,
+        strict_device=request.strict_device,
+    )
+    if request.backend == "auto":
+        say = warn if choice.fallback else detail
+        say(f"backend {choice.backend}: {choice.why}")
+    return Engines(bundle, runtime, batch=request.batch)
 
 
 def run(
@@ -105,6 +120,7 @@ def run(
     strips: Strips | None = None,
     commit: Commit = _silent,
     warn: Warn = _silent,
+    detail: Warn = _silent,
     progress: Progress = _silent,
 ) -> RunRecord:
     """Map a scene: writes the files of `plan_outputs`, all or none, and returns what was done.
@@ -116,10 +132,13 @@ def run(
     start = time.perf_counter()
     bundle = engines.bundle if engines else open_bundle(request.model)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), _open(request, bundle, warn) as scene:
+        finish_killed(_outputs(request, scene))
         job = _plan(request, scene)
-        engines = engines or open_engines(request, bundle)
+        engines = engines or open_engines(request, bundle, warn=warn, detail=detail)
+        engines = engines.fitted(scene.grid)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             hashes = pool.submit(_inputs, scene)
+            strange = pool.submit(strange_shares, scene, bundle, job.region)
             plan = _cut(request, engines, job.region, scene)
             with rasterio.Env(
                 GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, _strip_cache(plan.cells, engines, scene))
@@ -132,6 +151,7 @@ def run(
                     engines,
                     tiles,
                     hashes,
+                    strange,
                     commit=commit,
                     warn=warn,
                     progress=progress,
@@ -167,7 +187,7 @@ def _open(request: Request, bundle: Bundle, warn: Warn) -> Scene:
 
 def _plan(request: Request, scene: Scene) -> _Job:
     """Outputs and region, checked before any work starts."""
-    outputs = plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
+    outputs = _outputs(request, scene)
     refuse_existing(
         outputs, overwrite=request.overwrite, inputs=[file for file in scene.files if isinstance(file, Path)]
     )
@@ -180,6 +200,10 @@ def _plan(request: Request, scene: Scene) -> _Job:
     shapes = read_aoi(request.aoi, scene.grid)
     region = region.intersect(aoi_window(shapes, scene.grid))
     return _Job(outputs, region, lambda window: aoi_mask(shapes, scene.grid, window), when)
+
+
+def _outputs(request: Request, scene: Scene) -> Outputs:
+    return plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
 
 
 def _precision(request: Request, bundle: Bundle) -> str:
@@ -233,6 +257,7 @@ def _map(
     engines: Engines,
     tiles: Generator[MapTile, None, None],
     hashes: Future[tuple[InputFile, ...]],
+    strange: Future[dict[str, float]],
     *,
     commit: Commit,
     warn: Warn,
@@ -240,31 +265,28 @@ def _map(
     start: float,
 ) -> RunRecord:
     bundle, region = engines.bundle, job.region
-    seconds = {"read": 0.0, "compute": 0.0, "write": 0.0}
+    seconds = {"read": 0.0, "compute": 0.0, "write": 0.0, "wait": 0.0}
     grid = scene.grid.crop(region)
     writer = MapWriter(
         grid, job.outputs, legend=bundle.classes, order=bundle.order, nodata=bundle.nodata, overwrite=request.overwrite
     )
     with writer, closing(tiles):  # reading ends before the scene is closed, also where writing fails
-        done = 0
-        for tile in tiles:
+        done, lost = 0, {name: Counter[str]() for name in scene.sources}
+        for tile, waited in timed(tiles):
             began = time.perf_counter()
             where = Window(tile.window.row - region.row, tile.window.col - region.col, *tile.window.shape)
             writer.write(where, tile.classes, tile.confidence, tile.sensors, tile.probs)
             seconds["read"] += tile.seconds[0]
             seconds["compute"] += tile.seconds[1]
             seconds["write"] += time.perf_counter() - began
+            seconds["wait"] += waited
             done += tile.classes.size
+            for name, causes in tile.lost.items():
+                lost[name].update(causes)
             progress(done, region.height * region.width)
         began = time.perf_counter()
-        provenance = Provenance(
-            bundle=bundle.name,
-            bundle_sha256=bundle.sha256,
-            backend=engines.runtime.name,
-            precision=request.precision,
-            available=Availability.of(scene.sensors, bundle.order),
-            inputs=hashes.result(),
-        )
+        shares = {name: {cause: round(n / done, 6) for cause, n in sorted(c.items())} for name, c in lost.items()}
+        provenance = _provenance(request, scene, engines, hashes.result(), shares)
         writer.tag(provenance.tags())
         counts = writer.finish()
         _check_mapped(counts, scene)
@@ -277,7 +299,7 @@ def _map(
             provenance=provenance,
             device=engines.runtime.device,
             threads=request.threads or threads_available(),
-            notes=scene.assumptions,
+            strange=strange.result(),
             seconds=seconds,
         )
         _dress(record, grid, job)
@@ -286,20 +308,45 @@ def _map(
     seconds["total"] = time.perf_counter() - start
     for sensor in record.unused():
         warn(f"`{sensor}` is in the scene but valid nowhere: the map was made without it")
+    for text in warnings_of(record.strange, bundle.name):
+        warn(text)
     return record
 
 
+def _provenance(
+    request: Request,
+    scene: Scene,
+    engines: Engines,
+    inputs: tuple[InputFile, ...],
+    lost: Mapping[str, Mapping[str, float]],
+) -> Provenance:
+    return Provenance(
+        bundle=engines.bundle.name,
+        bundle_sha256=engines.bundle.sha256,
+        backend=engines.runtime.name,
+        precision=request.precision,
+        available=Availability.of(scene.sensors, engines.bundle.order),
+        inputs=inputs,
+        assumptions=scene.assumptions,
+        acquired={name: str(s.info.acquired) for name, s in scene.sources.items() if s.info.acquired},
+        lost=lost,
+    )
+
+
 def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Plan:
-    """Tile size in windows: smaller where a small scene would leave a thread without work, or where the strips under
-    a row of tiles would not fit in GDAL's cache and be unpacked again for each tile.
+    """Tile size in windows: smaller where windows are large, where a small scene would leave a thread without work, or
+    where the strips under a row of tiles would not fit in GDAL's cache and be unpacked again for each tile.
     """
     threads = request.threads or threads_available()
     lattice, cells = Lattice.of(engines.bundle.tiling, scene.grid), request.cells
+    while cells > 1 and (cells * lattice.step_px) ** 2 > TILE_PX:
+        cells //= 2
     while cells > 2 and lattice.count(region, cells) < 2 * threads:
         cells //= 2
     while cells > 1 and _strip_cache(cells, engines, scene) > STRIP_CACHE_BYTES:
         cells //= 2
-    return Plan(threads=threads, cells=cells)
+    # A large window keeps a thread busy while the next is read: fewer of them have to wait in memory.
+    return Plan(threads=threads, cells=cells, ahead=1 if cells == 1 else AHEAD)
 
 
 def _strip_cache(cells: int, engines: Engines, scene: Scene) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.device import threads_available
@@ -15,7 +15,9 @@ from mmedge.edge.infer import Request, plan_run
 from mmedge.edge.journal import Journal
 from mmedge.edge.worklist import Shard, Work, without_maps
 from mmedge.errors import MMEdgeError, UsageError
+from mmedge.extras import need
 from mmedge.geo_io.bands import sensor_name
+from mmedge.geo_io.location import Location
 from mmedge.geo_io.outputs import plan_outputs, refuse_existing
 
 # About 10 s of work on two cores, and 12 MB of strips.
@@ -27,10 +29,14 @@ class BatchOptions:
     """How a batch runs; none of it can change a map.
 
     `checksums`: inputs are known by their sha256, not by size and modification time; `strips_from_px`: scenes of at
-    least so many pixels are resumed in their middle.
+    least so many pixels are resumed in their middle. `engine`: `local` processes, or actors of `ray`, on the cluster at
+    `address` or one that is started here, with `gpus` for each worker. `workers` None: one, or all that fit there.
     """
 
-    workers: int = 1
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    gpus: int = 0
+    workers: int | None = None
     retries: int = 0
     timeout_s: float | None = None
     fail_fast: bool = False
@@ -58,17 +64,30 @@ def check_template(template: Request, bundle: Bundle) -> Request:
 
 
 def share_threads(template: Request, options: BatchOptions) -> Request:
-    """The cores that there are, shared between the workers."""
-    if options.workers < 1:
-        raise UsageError(f"`--workers {options.workers}`: at least one is needed", hint="--workers 1")
-    return replace(template, threads=template.threads or max(1, threads_available() // options.workers))
+    """The cores that there are, shared between the workers; a cluster's are shared by Ray."""
+    if options.engine == "ray":
+        need("ray")
+        return template
+    workers = 1 if options.workers is None else options.workers
+    if workers < 1:
+        raise UsageError(f"`--workers {workers}`: at least one is needed", hint="--workers 1")
+    return replace(template, threads=template.threads or max(1, threads_available() // workers))
 
 
 def request_for(work: Work, out: Path, template: Request) -> Request:
     """The request of one scene."""
     scene = {"sources": work.sources, "name": work.id} if work.sources else {"item": work.item}
-    output = out / f"{work.id}_map.tif"
-    return replace(template, scene=work.scene, output=output, options=replace(template.options, **scene))
+    options = replace(template.options, masks=_masks(work, template.options.masks), **scene)
+    return replace(template, scene=work.scene, output=out / f"{work.id}_map.tif", options=options)
+
+
+def _masks(work: Work, masks: Mapping[str, Sequence[Location]]) -> dict[str, list[Location]]:
+    """The masks of the sensors that a scene has; `{id}` in a path is the scene's."""
+    mine = {sensor: paths for sensor, paths in masks.items() if not work.sources or sensor in work.sources}
+    return {
+        sensor: [Path(str(p).replace("{id}", work.id)) if isinstance(p, Path) else p for p in paths]
+        for sensor, paths in mine.items()
+    }
 
 
 def plan_batch(works: Sequence[Work], out: Path, template: Request, options: BatchOptions) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,13 @@ from mmedge.geo_io.tiling import IoTile, Lattice
 from mmedge.grid import Window
 from mmedge.tile import Data, Tile, Valid
 
+Counts = Mapping[str, Mapping[str, int]]  # pixels by sensor and by what took them
 U8 = npt.NDArray[np.uint8]
 NO_CONFIDENCE = 255
 # Probabilities are stored in steps of 1/250, so that 255 is free for nodata.
 PROB_STEPS = 250
+READERS, AHEAD = 2, 2
+SLAB_VALUES = 1 << 17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +32,8 @@ class MapTile:
     """A finished piece of the map, (rows, cols) each, `probs` (classes, rows, cols).
 
     `sensors`: bit i where modality i was valid and used, 0 where no sensor saw the pixel; there `classes` is nodata and
-    `confidence` 255. `confidence` is in percent. `seconds` are (reading, computing).
+    `confidence` 255. `confidence` is in percent. `lost` counts pixels that a sensor did not give, by what took them
+    (see `Tile.lost`). `seconds` are (reading, computing).
     """
 
     window: Window
@@ -37,6 +41,7 @@ class MapTile:
     confidence: U8
     sensors: U8
     probs: U8 | None
+    lost: Counts
     seconds: tuple[float, float]
 
 
@@ -46,8 +51,8 @@ class Plan:
 
     threads: int
     cells: int
-    readers: int = 2
-    ahead: int = 2
+    readers: int = READERS
+    ahead: int = AHEAD
 
 
 def predict(
@@ -96,7 +101,8 @@ def _classify(
     canvas = _Canvas(where.rows, where.cols, step, len(bundle.classes), bundle.nodata, probs=probs)
     for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m):
         logits = engines.session(batch.key).run(batch.feeds)
-        canvas.put(batch.cells, logits[: len(batch.cells), :, halo : halo + step, halo : halo + step])
+        logits = logits[: len(batch.cells), :, halo : halo + step, halo : halo + step]
+        canvas.put(batch.cells, logits / np.float32(bundle.temperature(batch.key.availability)))
     values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
     rows, cols = where.core.within(where.read.grow(-halo))
     sensors = _sensors(tile, bundle.order, where.core)
@@ -110,6 +116,7 @@ def _classify(
         confidence=np.where(seen, canvas.confidence[rows, cols], np.uint8(NO_CONFIDENCE)),
         sensors=sensors,
         probs=canvas_probs,
+        lost=_lost(tile, where.core, wanted),
         seconds=(reading, time.perf_counter() - start),
     )
 
@@ -121,6 +128,16 @@ def _sensors(tile: Tile, order: tuple[str, ...], core: Window) -> U8:
         if name in tile.valid:
             bits |= tile.valid[name][rows, cols].astype(np.uint8) << np.uint8(i)
     return bits
+
+
+def _lost(tile: Tile, core: Window, wanted: Valid | None) -> Counts:
+    rows, cols = core.within(tile.window)
+    counted: dict[str, dict[str, int]] = {}
+    for name, lost in tile.lost.items():
+        inside = {cause: mask[rows, cols] for cause, mask in lost.items()}
+        numbers = {c: int((m if wanted is None else m & wanted).sum()) for c, m in inside.items()}
+        counted[name] = {cause: n for cause, n in numbers.items() if n}
+    return counted
 
 
 class _Canvas:
@@ -148,16 +165,25 @@ class _Canvas:
 
 
 def _decide(logits: Data, *, probs: bool) -> tuple[U8, U8, U8 | None]:
-    """Class index, confidence in percent and, if wanted, probabilities (n, classes, rows, cols) of some logits."""
-    top = logits[:, 0].copy()
-    label = np.zeros(top.shape, np.uint8)
-    for k in range(1, logits.shape[1]):
-        higher = logits[:, k] > top
-        np.copyto(label, np.uint8(k), where=higher)
-        np.maximum(top, logits[:, k], out=top)
-    power = np.exp(logits - top[:, None])
-    total = power.sum(axis=1)
-    confidence = np.rint(100 / total).astype(np.uint8)
-    if not probs:
-        return label, confidence, None
-    return label, confidence, np.rint(PROB_STEPS * power / total[:, None]).astype(np.uint8)
+    """Class index, confidence in percent and, if wanted, probabilities (n, classes, rows, cols) of some logits.
+
+    Done in slabs of a few rows: what is needed in between stays in the cache.
+    """
+    n, classes, rows, cols = logits.shape
+    label, confidence = np.zeros((n, rows, cols), np.uint8), np.empty((n, rows, cols), np.uint8)
+    share = np.empty(logits.shape, np.uint8) if probs else None
+    height = max(1, SLAB_VALUES // (n * classes * cols))
+    for row in range(0, rows, height):
+        slab = slice(row, row + height)
+        some = logits[:, :, slab]
+        top = some[:, 0].copy()
+        for k in range(1, classes):
+            np.copyto(label[:, slab], np.uint8(k), where=some[:, k] > top)
+            np.maximum(top, some[:, k], out=top)
+        power = some - top[:, None]
+        np.exp(power, out=power)
+        total = power.sum(axis=1)
+        confidence[:, slab] = np.rint(100 / total)
+        if share is not None:
+            share[:, :, slab] = np.rint(PROB_STEPS * power / total[:, None])
+    return label, confidence, share

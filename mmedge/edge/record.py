@@ -8,6 +8,7 @@ from typing import Any
 
 from mmedge import __version__
 from mmedge.bundle import Bundle
+from mmedge.edge.predict import READERS
 from mmedge.geo_io.mapwriter import MapCounts
 from mmedge.geo_io.outputs import Outputs
 from mmedge.geo_io.stac import Provenance
@@ -16,7 +17,10 @@ from mmedge.modality import Availability
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One finished run. `seconds` (read, compute, write, total) and `device` are said, never written into outputs."""
+    """One finished run. `seconds` (read, compute, write, wait, total) and `device` are said, not written into outputs.
+
+    `strange`: share of each sensor that looks like nothing in the model's training data (see `domain`).
+    """
 
     outputs: Outputs
     bundle: Bundle
@@ -26,7 +30,7 @@ class RunRecord:
     provenance: Provenance
     device: str
     threads: int
-    notes: tuple[str, ...]
+    strange: Mapping[str, float]
     seconds: Mapping[str, float]
 
     def shares(self) -> dict[str, float]:
@@ -70,8 +74,12 @@ class RunRecord:
             "mapped": self.counts.mapped,
             "availability": {name: round(share, 6) for name, share in self.shares().items()},
             "classes": {name: round(share, 6) for name, share in self.classes().items()},
-            "notes": list(self.notes),
+            "acquired": {name: self.provenance.acquired.get(name) for name in self.sensors},
+            "lost": {name: dict(shares) for name, shares in self.provenance.lost.items()},
+            "notes": list(self.provenance.assumptions),
+            "strange": {name: round(share, 4) for name, share in self.strange.items()},
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
+            "utilisation": self.utilisation(),
         }
 
     def summary(self) -> str:
@@ -80,6 +88,18 @@ class RunRecord:
         rate = self.counts.pixels / max(1e-9, self.seconds["total"]) / 1e6
         done = f"mapped {self.counts.mapped} of {self.counts.pixels} px ({made})"
         return f"{done} in {self.seconds['total']:.1f} s, {rate:.2f} Mpx/s"
+
+    def utilisation(self) -> dict[str, float]:
+        """How busy each stage was, as a share of the run and of its threads; `wait`: how long the writer had nothing to
+        write. The stage near 1 is the one that makes the run as long as it is.
+        """
+        threads = {"read": READERS, "compute": self.threads, "write": 1, "wait": 1}
+        total = max(1e-9, self.seconds["total"])
+        return {stage: round(self.seconds[stage] / n / total, 3) for stage, n in threads.items()}
+
+    def stages(self) -> str:
+        """The utilisation of the stages in one line."""
+        return "busy: " + ", ".join(f"{stage} {share:.0%}" for stage, share in self.utilisation().items())
 
     def timing(self) -> str:
         """Where the time went: seconds of each stage, summed over its threads."""

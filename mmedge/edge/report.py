@@ -35,6 +35,9 @@ def _bundle_tables(document: Mapping[str, Any]) -> str:
         lines += _table(["eta", "oa", "aa", "miou"], [[e, *m.values()] for e, m in document["mixture"].items()])
     lines += ["", "Oracle: for each pixel the best subset of the sensors (overall accuracy, an upper bound).", ""]
     lines += _table(["sensors", "oa"], [[a, v] for a, v in document["oracle_best_subset"].items()])
+    if document["oracle_method"]:
+        lines += ["", "Oracle of the method, with what nobody knows when mapping (overall accuracy).", ""]
+        lines += _table(["sensors", "oa"], [[a, v] for a, v in document["oracle_method"].items()])
     lines += ["", f"Cost, on {document['device']}, {document['threads']} threads:", ""]
     keys = list(dict.fromkeys(k for c in document["cost"].values() for k in c))
     lines += _table(["sensors", *keys], [[a, *(c.get(k, "") for k in keys)] for a, c in document["cost"].items()])

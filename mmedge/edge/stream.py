@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,3 +28,11 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: 
             yield pending.popleft().result()
     finally:  # also when the consumer stops early: queued work must not outlive it
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def timed(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
+    """Each item with the seconds that its consumer waited for it."""
+    began = time.perf_counter()
+    for item in items:
+        yield item, time.perf_counter() - began
+        began = time.perf_counter()

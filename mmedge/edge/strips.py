@@ -7,6 +7,7 @@ is the strip announced, with its checksum: what a journal knows of is on the dis
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from mmedge.errors import OutputError
 from mmedge.grid import Window
 
 U8 = npt.NDArray[np.uint8]
-HEADER = struct.Struct("<5I")  # row, col, height, width, bands of probabilities
+HEADER = struct.Struct("<6I")  # row, col, height, width, bands of probabilities, bytes of what was lost as JSON
 BLOCK = 1 << 20
 
 
@@ -122,13 +123,15 @@ def _digest(file: BinaryIO, length: int) -> str:
 def _parts(tile: MapTile) -> list[bytes]:
     window = tile.window
     bands = 0 if tile.probs is None else len(tile.probs)
-    header = HEADER.pack(window.row, window.col, window.height, window.width, bands)
+    lost = json.dumps(tile.lost).encode()
+    header = HEADER.pack(window.row, window.col, window.height, window.width, bands, len(lost))
     layers = (tile.classes, tile.confidence, tile.sensors, tile.probs)
-    return [header, *(np.ascontiguousarray(layer).tobytes() for layer in layers if layer is not None)]
+    return [header, lost, *(np.ascontiguousarray(layer).tobytes() for layer in layers if layer is not None)]
 
 
 def _read(file: BinaryIO) -> MapTile:
-    row, col, height, width, bands = HEADER.unpack(file.read(HEADER.size))
+    row, col, height, width, bands, length = HEADER.unpack(file.read(HEADER.size))
+    lost = json.loads(file.read(length))
 
     def layer(*shape: int) -> U8:
         return np.frombuffer(file.read(int(np.prod(shape))), np.uint8).reshape(shape)
@@ -139,5 +142,6 @@ def _read(file: BinaryIO) -> MapTile:
         confidence=layer(height, width),
         sensors=layer(height, width),
         probs=layer(bands, height, width) if bands else None,
+        lost=lost,
         seconds=(0.0, 0.0),
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mmedge.bundle import Bundle
-from mmedge.edge.relief import relief
+from mmedge.edge.relief import derive
 from mmedge.edge.runtime.session import Feeds, GraphKey
 from mmedge.geo_io.tiling import IoTile
 from mmedge.modality import Availability, Modality
@@ -54,10 +54,11 @@ def _sorted(valid: dict[str, Array], bundle: Bundle, where: IoTile) -> dict[Grap
     for i, name in enumerate(bundle.order):
         if name not in valid:
             continue
-        share = _token_share(valid[name][:, :, 0], bundle.tiling.token_px)
-        present = share.max(axis=(2, 3)) > 0
+        present = valid[name].any(axis=(2, 3, 4))
         bits |= present.astype(np.int64) << i
-        mixed |= present & (share.min(axis=(2, 3)) < 0.5)
+        if bundle.mixed:
+            share = _token_share(valid[name][:, :, 0], bundle.tiling.token_px)
+            mixed |= present & (share.min(axis=(2, 3)) < 0.5)
     keys = {}
     for code in np.unique(bits * 2 + mixed):
         if code > 1:
@@ -87,17 +88,21 @@ def _feeds(
     feeds: dict[str, Array] = {}
     for name in key.availability:
         mask = _pick(valid[name], cells, size)
-        feeds[name] = _derived(bundle.modality(name), _pick(data[name], cells, size), mask, pixel_m)
+        feeds[name] = derived(bundle.modality(name), _pick(data[name], cells, size), mask, pixel_m)
         feeds[f"{name}_valid"] = mask
     return feeds
 
 
 def _pick(windows: Array, cells: Index, size: int) -> Array:
-    """(size, channels, side, side): the windows of some cells, then zeros."""
+    """(size, channels, side, side): the windows of some cells, then zeros. A single one is not copied."""
+    if size == 1:
+        window: Array = windows[cells[0, 0], cells[0, 1]][None]
+        return window
     out = np.zeros((size, *windows.shape[2:]), windows.dtype)
     out[: len(cells)] = windows[cells[:, 0], cells[:, 1]]
     return out
 
 
-def _derived(modality: Modality, data: Array, valid: Array, pixel_m: float) -> Array:
-    return relief(data, valid, pixel_m) if modality.derive == "relief" else data
+def derived(modality: Modality, data: Array, valid: Array, pixel_m: float) -> Array:
+    """What the network sees of a sensor's windows: data (B, bands, H, W), valid (B, 1, H, W) -> (B, channels, H, W)."""
+    return derive(modality.derive, data, valid, pixel_m) if modality.derive else data

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from mmedge.bundle import checksum, open_bundle
 from mmedge.edge.fresh import look
@@ -49,9 +49,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is open."""
+    """The model is open, in process `pid`."""
 
     device: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +100,36 @@ class Refused:
 Message = Ready | Advanced | Strip | Prepared | Done | Failed | Refused
 
 
+class Channel(Protocol):
+    """To the batch and from it."""
+
+    def send(self, what: Any, /) -> None: ...
+
+    def recv(self) -> Any: ...
+
+
 def serve(channel_fd: int, lifeline_fd: int) -> None:
     """The life of a worker process."""
     threading.Thread(target=_end_with_parent, args=(lifeline_fd,), daemon=True).start()
-    stop = _Stop()
+    stop = Stop()
     signal.signal(signal.SIGTERM, stop)
     _die_with_parent()
     channel = Connection(channel_fd)
     template: Request = channel.recv()
     try:
         engines = open_engines(template, open_bundle(template.model))
-        channel.send(Ready(engines.runtime.device))
+        channel.send(Ready(engines.runtime.device, os.getpid()))
     except MMEdgeError as err:
         channel.send(Refused(err))
         return
     while (task := channel.recv()) is not None:
-        answer = _attempt(task, engines, channel, stop)
+        answer = attempt(task, engines, channel, stop)
         channel.send(answer)
         if isinstance(answer, Failed) and answer.tainted:
             return
 
 
-class _Stop:
+class Stop:
     """SIGTERM unwinds everything, but not in the middle of a publication."""
 
     def __init__(self) -> None:
@@ -149,7 +158,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _attempt(task: Task, engines: Engines, channel: Connection, stop: _Stop) -> Done | Failed:
+def attempt(task: Task, engines: Engines, channel: Channel, stop: Stop) -> Done | Failed:
+    """Map a scene, and say whatever comes of it."""
     try:
         return _map(task, engines, channel, stop)
     except MMEdgeError as err:
@@ -162,7 +172,7 @@ def _attempt(task: Task, engines: Engines, channel: Connection, stop: _Stop) -> 
         stop.publishing = False
 
 
-def _map(task: Task, engines: Engines, channel: Connection, stop: _Stop) -> Done:
+def _map(task: Task, engines: Engines, channel: Channel, stop: Stop) -> Done:
     warnings: list[str] = []
     strips = Strips(
         task.strips_path, kept=task.strips, announce=channel.send, least_px=task.strips_from_px
@@ -199,7 +209,7 @@ def _unchanged(task: Task, known: Mapping[str, str]) -> tuple[InputFact, ...]:
     return tuple(found)
 
 
-def _throttled(channel: Connection) -> Callable[[int, int], None]:
+def _throttled(channel: Channel) -> Callable[[int, int], None]:
     said = time.monotonic()
 
     def progress(done: int, total: int) -> None:

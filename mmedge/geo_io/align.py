@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from mmedge.geo_io.crs import full_turn, same_crs
 from mmedge.geo_io.places import Lattice, PlaceMap, reduction
-from mmedge.geo_io.raster import RasterReader
+from mmedge.geo_io.sar import db_of, power_of
+from mmedge.geo_io.source import WindowReader
 from mmedge.grid import Grid, Window
 from mmedge.modality import Unit
 from mmedge.tile import Data, Valid
@@ -60,7 +61,7 @@ def _goes_round(source: Grid, reference: Grid, shift: tuple[int, int]) -> bool:
 class ShiftedReader:
     """A file on the reference lattice: reads are copies, pixels outside the file are invalid."""
 
-    def __init__(self, reader: RasterReader, grid: Grid, shift: tuple[int, int]) -> None:
+    def __init__(self, reader: WindowReader, grid: Grid, shift: tuple[int, int]) -> None:
         self._reader, self._grid, self._shift = reader, grid, shift
 
     def read(self, window: Window, channels: int) -> tuple[Data, Valid]:
@@ -83,7 +84,7 @@ class ResampledReader:
     """
 
     def __init__(
-        self, reader: RasterReader, grid: Lattice, reference: Grid, unit: Unit, *, categorical: bool = False
+        self, reader: WindowReader, grid: Lattice, reference: Grid, unit: Unit, *, categorical: bool = False
     ) -> None:
         self._reader, self._grid, self._unit, self._categorical = reader, grid, unit, categorical
         factor = reduction(grid, reference)
@@ -110,7 +111,7 @@ class ResampledReader:
         row, col = np.where(inside, row - near.row, 0.0), np.where(inside, col - near.col, 0.0)
         found, sure = (_nearest if self._categorical else _bilinear)(values, usable, row, col)
         valid[:] = sure & inside
-        data[:] = found if self._categorical else _from_linear(found, self._unit)
+        data[:] = db_of(found) if self._unit == "dB" else found
 
     @property
     def _blocks(self) -> tuple[int, int]:
@@ -141,8 +142,10 @@ class ResampledReader:
         source = Window(near.row * down, near.col * right, near.height * down, near.width * right)
         inside = source.intersect(self._grid.window)
         values, usable = self._reader.read(inside)
-        values = values if self._categorical else _to_linear(np.where(usable, values, 0), self._unit)
-        values[:, ~usable] = 0
+        values = np.where(usable, values, 0)
+        if self._unit == "dB":
+            values = power_of(values)
+            values[:, ~usable] = 0
         if self._factor == (1, 1):
             return values, usable
         pad = ((0, source.height - inside.height), (0, source.width - inside.width))
@@ -203,12 +206,3 @@ def _bilinear(values: Data, usable: Valid, row: Places, col: Places) -> tuple[Da
     valid = usable[_pixel_at(usable, row, col)] & (weight > 0)
     total /= np.where(valid, weight, np.float32(1))
     return total, valid
-
-
-def _to_linear(values: Data, unit: Unit) -> Data:
-    # No backscatter comes near 300 dB: digital numbers taken for dB do, and must reach the check that says so.
-    return np.power(10.0, np.minimum(values, 300) / 10, dtype=np.float32) if unit == "dB" else values
-
-
-def _from_linear(values: Data, unit: Unit) -> Data:
-    return 10 * np.log10(np.where(values > 0, values, 1), dtype=np.float32) if unit == "dB" else values

@@ -20,7 +20,7 @@ from mmedge.geo_io.scene import Scene
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality
-from mmedge.tile import Data, Valid
+from mmedge.tile import Data, Lost, Valid
 
 
 class ArraySource:
@@ -32,6 +32,10 @@ class ArraySource:
     def read(self, window: Window) -> tuple[Data, Valid]:
         rows, cols = window.within(Window(0, 0, *self._valid.shape))
         return self._data[:, rows, cols], self._valid[rows, cols]
+
+    def look(self, window: Window) -> tuple[Data, Valid, Lost]:
+        data, valid = self.read(window)
+        return data, valid, {"nodata": ~valid}
 
     def close(self) -> None:
         return None

@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.warp import transform
 
-from mmedge.errors import GeoreferenceError
+from mmedge.errors import GeoreferenceError, UsageError
 
 Places = npt.NDArray[np.float64]
 
@@ -50,6 +50,14 @@ def known_crs(wkt: str) -> CRS:
         return CRS.from_wkt(wkt)
     except CRSError as err:
         raise GeoreferenceError(f"a CRS that PROJ does not understand: {err}", hint="gdalsrsinfo FILE") from None
+
+
+def wkt_of(text: str) -> str:
+    """The WKT of a CRS as a person writes it (`EPSG:32718`, WKT, PROJ). Raises UsageError."""
+    try:
+        return str(CRS.from_user_input(text).to_wkt())
+    except (CRSError, ValueError):
+        raise UsageError(f"`{text}` is no CRS", hint="--crs SENSOR=EPSG:32718") from None
 
 
 def same_crs(a: str, b: str) -> bool:

@@ -10,8 +10,9 @@ from mmedge.errors import UsageError
 from mmedge.geo_io import landsat, sentinel1, sentinel2
 from mmedge.geo_io.bands import band_name
 from mmedge.geo_io.location import Location
-from mmedge.geo_io.quality import FLAGGED, NAMED_RULES, QualityLayer
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.quality import FLAGGED, NAMED_RULES
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import QualityLayer, RasterBand, RasterFile
 
 PRODUCTS = (sentinel2.read_product, sentinel1.read_product, landsat.read_product)
 
@@ -34,8 +35,9 @@ def with_quality(
     named = [band for band in bands if band.sensor == "optical" and band_name(band.name or "") in NAMED_RULES]
     kept = [band for band in bands if band not in named]
     layers = tuple(
-        QualityLayer(file=files[str(band.path)], index=band.index, rule=NAMED_RULES[band_name(band.name or "")])
+        QualityLayer(file=files[str(band.path)], index=band.index, rule=NAMED_RULES[name], name=name)
         for band in named
+        if (name := band_name(band.name or ""))
     )
     optical = {str(band.path) for band in kept if band.sensor == "optical"}
     judged = {
@@ -66,4 +68,4 @@ def _mask(path: Location, sensor: str) -> QualityLayer:
     file = inspect_raster(path)
     if len(file.bands) != 1:
         raise UsageError(f"`{path}` holds {len(file.bands)} bands, a mask has one", hint="gdal_translate -b 1 IN OUT")
-    return QualityLayer(file=file, index=file.bands[0].index, rule=FLAGGED, sensor=sensor)
+    return QualityLayer(file=file, index=file.bands[0].index, rule=FLAGGED, name="mask", sensor=sensor)

@@ -20,7 +20,7 @@ from mmedge.geo_io.failure_scan import Kind, Reader, Scan, scan
 from mmedge.geo_io.source import Source, SourceInfo
 from mmedge.grid import Window
 from mmedge.modality import Unit
-from mmedge.tile import Data, Valid
+from mmedge.tile import Data, Lost, Valid
 
 __all__ = [
     "CAUSES",
@@ -32,6 +32,7 @@ __all__ = [
     "clipped_complex",
     "detect",
     "detect_window",
+    "own",
     "scan",
     "survey",
 ]
@@ -100,12 +101,26 @@ def survey(read: Reader, shape: tuple[int, int], *, kind: Kind, block_px: int = 
     return {cause: number / (shape[0] * shape[1]) for cause, number in total.items()}
 
 
+def own(source: Source) -> Reader:
+    """What a sensor gives by itself: a cloud mask that blanks whole rows is no swath that is missing."""
+
+    def read(window: Window) -> tuple[Data, Valid]:
+        data, valid, lost = source.look(window)
+        return data, _own(valid, lost)
+
+    return read
+
+
+def _own(valid: Valid, lost: Lost) -> Valid:
+    return ~lost["nodata"] if "nodata" in lost else valid
+
+
 class Screened:
     """A source whose `valid` leaves out what failed. The scan runs once, when it is made."""
 
     def __init__(self, source: Source, shape: tuple[int, int], *, kind: Kind) -> None:
         self._source = source
-        self.verdicts = scan(source.read, shape, kind=kind)
+        self.verdicts = scan(own(source), shape, kind=kind)
 
     @property
     def info(self) -> SourceInfo:
@@ -113,11 +128,17 @@ class Screened:
 
     def read(self, window: Window) -> tuple[Data, Valid]:
         """Data as the source gives it; valid without the failed pixels."""
+        data, valid, _ = self.look(window)
+        return data, valid
+
+    def look(self, window: Window) -> tuple[Data, Valid, Lost]:
+        """The same, the failures among what was lost."""
         around = window.grow(HALO_PX).intersect(Window(0, 0, *self.verdicts.shape))
-        data, valid = self._source.read(around)
-        masks = failure_masks(data, valid, around, self.verdicts)
+        data, valid, lost = self._source.look(around)
+        masks = failure_masks(data, _own(valid, lost), around, self.verdicts)
+        usable = valid & ~np.logical_or.reduce(list(masks.values()))
         cut = window.within(around)
-        return data[(slice(None), *cut)], (valid & ~np.logical_or.reduce(list(masks.values())))[cut]
+        return data[(slice(None), *cut)], usable[cut], {cause: m[cut] for cause, m in (lost | masks).items()}
 
     def close(self) -> None:
         self._source.close()

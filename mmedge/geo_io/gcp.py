@@ -1,4 +1,5 @@
-"""Rasters that ground control points place instead of a CRS: Sentinel-1 GRD and SLC, drone and scanned images.
+"""Rasters that ground control points or rational polynomials place instead of a CRS: Sentinel-1 GRD and SLC, scanned
+and drone images; satellite images before they are ortho-rectified.
 
 Places are mapped by a thin-plate spline through all points (Bookstein 1989, IEEE TPAMI 11(6); GDAL's `-tps`): exact at
 the points, smooth between them. It knows nothing of the terrain between them. Left out one by one, the points of the
@@ -14,7 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rasterio._err import CPLE_BaseError  # rasterio.errors has no name for it
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.rpc import RPC
+from rasterio.transform import RPCTransformer
 from rasterio.warp import transform
 
 from mmedge.errors import GeoreferenceError
@@ -24,11 +29,15 @@ Places = npt.NDArray[np.float64]
 
 # A spline needs a solution of n equations: 2000 points take 0.1 s and 32 MB. Sentinel-1 has 210.
 MIN_POINTS, MAX_POINTS = 3, 2000
+LATTICE = 15  # places along each side of an image with rational polynomials, which are smooth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPoints:
-    """Where some places of a raster of `shape` lie: `row`, `col` in fractions of pixels (whole numbers are corners)."""
+    """Where some places of a raster of `shape` lie: `row`, `col` in fractions of pixels (whole numbers are corners).
+
+    `height_m`: that of all places, where rational polynomials place them.
+    """
 
     shape: tuple[int, int]
     row: tuple[float, ...]
@@ -36,6 +45,12 @@ class ControlPoints:
     x: tuple[float, ...]
     y: tuple[float, ...]
     crs: str
+    height_m: float | None = None
+
+    def __str__(self) -> str:
+        if self.height_m is None:
+            return f"{len(self.row)} ground control points"
+        return f"rational polynomials at {self.height_m:g} m above the ellipsoid everywhere"
 
 
 def control_points(gcps: tuple[list[Any], Any], path: object, shape: tuple[int, int]) -> ControlPoints | None:
@@ -50,6 +65,27 @@ def control_points(gcps: tuple[list[Any], Any], path: object, shape: tuple[int, 
         )
     row, col, x, y = zip(*((p.row, p.col, p.x, p.y) for p in points), strict=True)
     return ControlPoints(shape=shape, row=row, col=col, x=x, y=y, crs=CRS.from_user_input(crs).to_wkt())
+
+
+def polynomial_points(rpcs: RPC | None, path: object, shape: tuple[int, int]) -> ControlPoints | None:
+    """A lattice of places, where a dataset's rational polynomials (RPC00B) put them at their mean height; None: none.
+
+    Raises GeoreferenceError.
+    """
+    if rpcs is None:
+        return None
+    row, col = (at.ravel() for at in np.meshgrid(*(np.linspace(0, n, LATTICE) for n in shape), indexing="ij"))
+    try:
+        with RPCTransformer(rpcs, rpc_height=rpcs.height_off, rpc_pixel_error_threshold=0.001) as places:
+            x, y = (np.asarray(v, np.float64) for v in places.xy(row, col, offset="ul"))
+    except (RasterioError, CPLE_BaseError):
+        x = y = np.full(row.shape, np.inf)
+    if not (np.isfinite(x) & np.isfinite(y) & (np.abs(y) <= 90)).all():
+        raise GeoreferenceError(f"the rational polynomials of `{path}` place nothing", hint="gdalwarp -rpc IN OUT.tif")
+    crs = CRS.from_epsg(4326).to_wkt()
+    lines, pixels, longitudes, latitudes = (tuple(v.tolist()) for v in (row, col, x, y))
+    height = float(rpcs.height_off)
+    return ControlPoints(shape=shape, row=lines, col=pixels, x=longitudes, y=latitudes, crs=crs, height_m=height)
 
 
 class ControlGrid:

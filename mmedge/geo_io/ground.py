@@ -25,22 +25,34 @@ EQUATORIAL_RADIUS_M = 6378137.0
 ECCENTRICITY2 = 0.00669437999014
 
 
+# Where a projection keeps areas within this share its own area is given, as every GIS does; UTM is within 0.1 %.
+AREA_TOLERANCE = 0.01
+
+
 def pixel_size_m(grid: Grid) -> tuple[float, float]:
     """Ground length of a pixel's sides (along a row, along a column) in metres at the centre of the grid.
 
     Measured on the ellipsoid, so that it is right in degrees, in feet and in Mercator alike. Raises GeoreferenceError
     where the CRS has no place on the Earth.
     """
-    row, col = grid.rows / 2, grid.cols / 2
-    corners = [grid.xy(row + r, col + c) for r, c in ((0, -0.5), (0, 0.5), (-0.5, 0), (0.5, 0))]
-    lonlat = _lonlat(grid, np.array(corners))
-    phi = np.radians(lonlat[:, 1].mean())
-    w2 = 1 - ECCENTRICITY2 * np.sin(phi) ** 2
-    per_radian = EQUATORIAL_RADIUS_M / np.sqrt(w2) * np.array([np.cos(phi), (1 - ECCENTRICITY2) / w2])
-    steps = np.array([lonlat[1] - lonlat[0], lonlat[3] - lonlat[2]])
-    steps[:, 0] = (steps[:, 0] + 180) % 360 - 180
-    along_row, along_col = np.hypot(*(np.radians(steps) * per_radian).T)
-    return float(along_row), float(along_col)
+    along_row, along_col = _sides_m(grid, np.array([grid.rows / 2], np.float64))
+    return float(np.hypot(*along_row[0])), float(np.hypot(*along_col[0]))
+
+
+def pixel_area_m2(grid: Grid) -> npt.NDArray[np.float64]:
+    """Area of a pixel of each row in square metres, (rows,): on the ellipsoid, at the middle of the row.
+
+    Where the projection keeps areas it is the area in the projection, the same for all rows. Raises GeoreferenceError
+    where the CRS has no place on the Earth.
+    """
+    crs = CRS.from_wkt(grid.crs)
+    along_row, along_col = _sides_m(grid, np.arange(grid.rows, dtype=np.float64) + 0.5)
+    ground = np.abs(along_row[:, 0] * along_col[:, 1] - along_row[:, 1] * along_col[:, 0])
+    if crs.is_geographic:
+        return ground
+    a, b, _, d, e, _ = grid.transform
+    plane = abs(a * e - b * d) * crs.linear_units_factor[1] ** 2
+    return np.full_like(ground, plane) if np.allclose(ground, plane, rtol=AREA_TOLERANCE, atol=0) else ground
 
 
 def gsd_m(grid: Grid) -> float:
@@ -70,6 +82,22 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         else {"type": "MultiPolygon", "coordinates": [[r] for r in rings]}
     )
     return geometry, [round(float(v), DECIMALS) for v in bbox]
+
+
+def _sides_m(grid: Grid, rows: npt.NDArray[np.float64]) -> tuple[Ring, Ring]:
+    """Sides of the pixel in the middle of each row (along it, along the column) as metres east and north, (rows, 2)."""
+    col = grid.cols / 2
+    steps = [(0, -0.5), (0, 0.5), (-0.5, 0), (0.5, 0)]
+    a, b, c, d, e, f = grid.transform
+    ends = [np.stack([a * (col + k) + b * (rows + r) + c, d * (col + k) + e * (rows + r) + f], 1) for r, k in steps]
+    lonlat = _lonlat(grid, np.concatenate(ends)).reshape(4, len(rows), 2)
+    phi = np.radians(lonlat[:, :, 1].mean(axis=0))
+    w2 = 1 - ECCENTRICITY2 * np.sin(phi) ** 2
+    per_radian = EQUATORIAL_RADIUS_M / np.sqrt(w2) * np.array([np.cos(phi), (1 - ECCENTRICITY2) / w2])
+    sides = np.stack([lonlat[1] - lonlat[0], lonlat[3] - lonlat[2]])
+    sides[..., 0] = (sides[..., 0] + 180) % 360 - 180
+    along_row, along_col = np.radians(sides) * per_radian.T
+    return along_row, along_col
 
 
 def _lonlat(grid: Grid, xy: Ring) -> Ring:

@@ -34,8 +34,9 @@ from typing import Any
 
 from mmedge.errors import SceneError
 from mmedge.geo_io.acquired import Acquisition, parse_acquisition
-from mmedge.geo_io.quality import QA_PIXEL, RADSAT_DROPPED, QualityLayer, Rule, bits
-from mmedge.geo_io.raster import RasterFile, inspect_raster
+from mmedge.geo_io.quality import QA_PIXEL, RADSAT_DROPPED, Rule, bits
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import QualityLayer, RasterFile
 
 Facts = Mapping[str, Mapping[str, str]]  # group -> key -> value of an MTL file
 
@@ -189,7 +190,7 @@ def _quality(band: _Band) -> list[QualityLayer]:
         offers = (band.path.with_name(f"{band.product}_{layer}.{suffix}") for suffix in ("TIF", "tif", "tiff"))
         path = next((path for path in offers if path.is_file()), None)
         if path:
-            found.append(QualityLayer(file=inspect_raster(path), index=1, rule=rule))
+            found.append(QualityLayer(file=inspect_raster(path), index=1, rule=rule, name=layer))
     return found
 
 

@@ -250,4 +250,4 @@ def _find(root: Node, names: tuple[str, ...]) -> Node | None:
 
 
 def _hint(header: LasHeader) -> str:
-    return f"say which CRS `{header.path.name}` is in, for example crs='EPSG:32633'"
+    return f"say which CRS `{header.path.name}` is in: --crs SENSOR=EPSG:32633, in Python crs='EPSG:32633'"

@@ -31,7 +31,7 @@ from mmedge.geo_io.ground_filter import MAX_FILL, GroundFilter, fill, filter_gro
 from mmedge.geo_io.point_raster import Layer, PointRaster, cells_of, metres
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Grid, Window
-from mmedge.tile import Data, Valid
+from mmedge.tile import Data, Lost, Valid
 
 Ground = Literal["auto", "class", "filter"]
 Band = tuple[npt.NDArray[np.float64], Valid]
@@ -104,6 +104,11 @@ class LidarSource:
         valid = np.logical_and.reduce([known[name][1][inner] for name in self._names])
         data = np.stack([np.where(valid, known[name][0][inner], 0.0) for name in self._names])
         return data.astype(np.float32), valid
+
+    def look(self, window: Window) -> tuple[Data, Valid, Lost]:
+        """See `Source.look`."""
+        data, valid = self.read(window)
+        return data, valid, {"void": ~valid}
 
     def close(self) -> None:
         """Release the raster. Files are open only while they are read."""
@@ -204,11 +209,12 @@ class LidarSource:
             notes.append(f"ground interpolated over at most {self._fill_cells} cells, inverse distance squared")
         warnings = [warning for cloud in self._clouds for warning in cloud.warnings]
         dates = [date for cloud in self._clouds if (date := cloud.acquired())]
-        units = dict.fromkeys(UNITS[name] for name in self._names)
+        units = tuple(UNITS[name] for name in self._names)
         return SourceInfo(
             files=tuple(cloud.header.path for cloud in self._clouds),
             bands=bands,
-            unit=", ".join(units),
+            unit=", ".join(dict.fromkeys(units)),
+            units=units,
             gsd_m=max(spacing_m(cloud) for cloud in self._clouds),
             acquired=parse_acquisition(min(dates), source="first GPS time") if dates else None,
             assumptions=tuple(notes),

@@ -21,9 +21,11 @@ from rasterio.io import DatasetWriter
 from rasterio.windows import Window as RasterioWindow
 
 from mmedge.bundle import LandClass
-from mmedge.errors import OutputError
-from mmedge.geo_io.outputs import Outputs, publish, refuse_existing, remove_parts
+from mmedge.errors import GeoreferenceError, OutputError
+from mmedge.geo_io.ground import pixel_area_m2
+from mmedge.geo_io.outputs import Outputs, refuse_existing
 from mmedge.geo_io.products import CACHE_BYTES, SENSORS_NODATA, Product, compress, create_raw, plan_layers
+from mmedge.geo_io.publication import claimed, publish
 from mmedge.grid import Grid, Window
 
 UInt8 = npt.NDArray[np.uint8]
@@ -31,12 +33,16 @@ UInt8 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapCounts:
-    """Pixels of a finished map. `classes` by class value, `sensors` by bitmask (never 0); only what occurs."""
+    """Pixels of a finished map. `classes` by class value, `sensors` by bitmask (never 0); only what occurs.
+
+    `area_m2` by class value; empty where the CRS has no place on the Earth.
+    """
 
     pixels: int
     written: int
     classes: dict[int, int]
     sensors: dict[int, int]
+    area_m2: dict[int, float]
 
     @property
     def mapped(self) -> int:
@@ -89,16 +95,18 @@ class MapWriter:
         self._overviews, self._overwrite = overviews, overwrite
         self._stack = ExitStack()
         self._open: dict[Product, DatasetWriter] = {}
-        self._classes = dict.fromkeys((c.value for c in legend), 0)
+        # Pixels of each class in each row: an area summed from whole numbers does not depend on the order of tiles.
+        self._classes = {c.value: np.zeros(grid.rows, np.int64) for c in legend}
         self._sensors = np.zeros(256, np.int64)
         self._written = 0
         self._counts: MapCounts | None = None
 
     def __enter__(self) -> MapWriter:
         refuse_existing(self._outputs, overwrite=self._overwrite)
-        remove_parts(self._outputs)
-        self._check_space()
         try:
+            with _disk_errors(self._outputs.map):
+                self._stack.enter_context(claimed(self._outputs))
+            self._check_space()
             self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
             for product, layer in self._layers.items():
                 with _disk_errors(layer.path):
@@ -121,7 +129,7 @@ class MapWriter:
         if probs is not None:
             tiles["probs"] = probs
         self._check(window, tiles)
-        self._count(classes, confidence, sensors)
+        self._count(window, classes, confidence, sensors)
         where = RasterioWindow(window.col, window.row, window.width, window.height)
         for product, dataset in self._open.items():
             with _disk_errors(self._layers[product].path):
@@ -144,8 +152,9 @@ class MapWriter:
             self._counts = MapCounts(
                 pixels=self._grid.rows * self._grid.cols,
                 written=self._written,
-                classes={value: n for value, n in self._classes.items() if n},
+                classes={value: int(rows.sum()) for value, rows in self._classes.items() if rows.any()},
                 sensors={int(bits): int(self._sensors[bits]) for bits in np.flatnonzero(self._sensors) if bits},
+                area_m2=self._area_m2(),
             )
         return self._counts
 
@@ -182,26 +191,30 @@ class MapWriter:
             if tile.dtype != np.uint8 or tile.shape != (*bands, *window.shape):
                 raise ValueError(f"{product}: {tile.dtype} {tile.shape} for {window}")
 
-    def _count(self, classes: UInt8, confidence: UInt8, sensors: UInt8) -> None:
-        found = {value: int(np.count_nonzero(classes == value)) for value in self._classes}
-        mapped = sum(found.values())
+    def _area_m2(self) -> dict[int, float]:
+        try:
+            area = pixel_area_m2(self._grid)
+        except GeoreferenceError:
+            return {}
+        return {value: float((rows * area).sum()) for value, rows in self._classes.items() if rows.any()}
+
+    def _count(self, window: Window, classes: UInt8, confidence: UInt8, sensors: UInt8) -> None:
+        found = {value: np.count_nonzero(classes == value, axis=1) for value in self._classes}
+        mapped = sum(int(rows.sum()) for rows in found.values())
         bits = np.bincount(sensors.ravel(), minlength=256)
         if mapped + np.count_nonzero(classes == self._nodata) != classes.size:
             raise ValueError(f"values {np.setdiff1d(classes, [*found, self._nodata])} are not in the legend")
         if mapped != np.count_nonzero(confidence <= 100) or mapped != classes.size - bits[SENSORS_NODATA]:
             raise ValueError("a pixel has a class exactly where it has a confidence (0..100) and at least one sensor")
-        for value, n in found.items():
-            self._classes[value] += n
+        for value, rows in found.items():
+            self._classes[value][window.row : window.row + window.height] += rows
         self._sensors += bits
         self._written += classes.size
 
     def _discard(self) -> None:
         """Close and remove what is left of the parts; nothing is left after a publication."""
-        try:
-            self._stack.close()
-        finally:
-            self._open.clear()
-            remove_parts(self._outputs)
+        self._open.clear()
+        self._stack.close()
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from mmedge.errors import BandError, UsageError
 from mmedge.geo_io.bands import band_in_file_name, band_name, sensor_name
 from mmedge.geo_io.manifest import Manifest
-from mmedge.geo_io.raster import RasterBand, RasterFile, inspect_raster
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import RasterBand, RasterFile
 from mmedge.geo_io.spectral import nearest_band
 from mmedge.modality import Modality, Unit
 
@@ -51,8 +52,11 @@ def _forced(band: RasterBand, sensor: str, *, alone: bool) -> RasterBand:
     return band.named(sensor, name or ("DEM" if alone and sensor == "elevation" else f"band {band.index}"))
 
 
-def modalities_of(bands: Sequence[RasterBand], clouds: Iterable[str]) -> list[Modality]:
-    """One modality for each sensor that has named bands, all of them in file order; a point cloud gives its ground.
+def modalities_of(
+    bands: Sequence[RasterBand], clouds: Iterable[str], given: Mapping[str, Sequence[str]]
+) -> list[Modality]:
+    """One modality for each sensor that has named bands, all of them in file order; a point cloud gives the bands that
+    are `given` for its sensor, else its ground.
 
     The finest grid is preferred.
     """
@@ -60,7 +64,7 @@ def modalities_of(bands: Sequence[RasterBand], clouds: Iterable[str]) -> list[Mo
     for band in bands:
         if band.sensor and band.name:
             names.setdefault(band.sensor, []).append(band.name)
-    names |= {sensor: ["DEM"] for sensor in clouds}
+    names |= {sensor: list(given.get(sensor, ["DEM"])) for sensor in clouds}
     return [
         Modality(name=sensor, bands=tuple(dict.fromkeys(names[sensor])), unit=UNIT_OF.get(sensor, "raw"), gsd_m=1.0)
         for sensor in names

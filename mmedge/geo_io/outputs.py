@@ -1,18 +1,12 @@
-"""The files of one map: their names, the check before any work starts, and their publication, all or none.
-
-Every file is written beside its final name as `<name>.part` and renamed when the whole set is complete, the map last.
-A killed process leaves only `*.part` files; the next run for the same target removes them.
-"""
+"""The files of one map: their names, those of their parts, and the check before any work starts."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmedge.bundle import checksum
 from mmedge.errors import OutputError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -89,98 +83,3 @@ def part_of(path: Path) -> Path:
 def raw_part_of(path: Path) -> Path:
     """Where the tiles of a raster are gathered before the pass that compresses them."""
     return path.with_name(path.name + ".raw.part")
-
-
-def _kept_part_of(path: Path) -> Path:
-    return path.with_name(path.name + ".old.part")
-
-
-def remove_parts(outputs: Outputs) -> None:
-    """Remove every `*.part` file of this target: what a failed run wrote, or what a killed one left."""
-    everything = plan_outputs(outputs.map, probs=True)
-    for path in {*everything.paths, *outputs.paths}:
-        for part in (part_of(path), raw_part_of(path), _kept_part_of(path)):
-            part.unlink(missing_ok=True)
-
-
-def publish(targets: Sequence[Path]) -> None:
-    """Give the parts of `targets` their final names, in this order. All or none.
-
-    What already stands under a final name is kept aside until the last rename, and put back if one fails. Raises
-    ValueError where a part was never written.
-    """
-    for target in targets:
-        if not part_of(target).is_file():
-            raise ValueError(f"`{target.name}` was planned, but nobody wrote its part")
-    for target in targets:
-        _sync(part_of(target))
-    begun: list[Path] = []
-    try:
-        for target in targets:
-            _keep(target)
-        for target in targets:
-            begun.append(target)
-            os.replace(part_of(target), target)
-    except BaseException:
-        for target in begun:
-            _put_back(target)
-        raise
-    finally:
-        for target in targets:
-            _kept_part_of(target).unlink(missing_ok=True)
-    _sync_folder(targets[-1].parent)
-
-
-def finish_publication(targets: Sequence[Path], checksums: Mapping[str, str]) -> bool:
-    """Bring a publication to its end that was killed on its way; True where every target is in place now.
-
-    `checksums` (by file name) are those of the complete parts. Where a file is neither in place nor a part, nothing is
-    touched.
-    """
-    left = [target for target in targets if not _is(target, checksums[target.name])]
-    if not all(_is(part_of(target), checksums[target.name]) for target in left):
-        return False
-    for target in targets:
-        _kept_part_of(target).unlink(missing_ok=True)
-    if left:
-        publish(left)
-    return True
-
-
-def _is(path: Path, expected: str) -> bool:
-    return path.is_file() and checksum(path) == expected
-
-
-def _keep(target: Path) -> None:
-    """A second name for a file that is to be replaced, so that its first one is never without a file."""
-    if not target.exists():
-        return
-    try:
-        os.link(target, _kept_part_of(target))
-    except OSError:  # file systems without hard links (exFAT, some network mounts)
-        shutil.copy2(target, _kept_part_of(target))
-
-
-def _put_back(target: Path) -> None:
-    if part_of(target).exists():
-        return  # was not renamed
-    if _kept_part_of(target).exists():
-        os.replace(_kept_part_of(target), target)
-    else:
-        target.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable; only POSIX systems can open a folder."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

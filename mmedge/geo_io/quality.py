@@ -21,15 +21,11 @@ QA_*: Landsat 8-9 (LSDS-1619) and Landsat 4-7 (LSDS-1618) Collection 2 Level 2 S
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.tile import Valid
-
-if TYPE_CHECKING:
-    from mmedge.geo_io.raster import RasterFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +57,3 @@ QA_RADSAT = Rule(bits=bits(*range(9), RADSAT_DROPPED))
 
 # Layers that are recognised by the name of a band, wherever they come from.
 NAMED_RULES = {"SCL": SCL, "QA60": QA60, "QA_PIXEL": QA_PIXEL, "QA_RADSAT": QA_RADSAT}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QualityLayer:
-    """One band of a raster that says which pixels of `sensor` are usable. Its own nodata value means nothing."""
-
-    file: RasterFile
-    index: int
-    rule: Rule
-    sensor: str = "optical"

@@ -15,13 +15,15 @@ from mmedge.geo_io.gcp import control_grid
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.location import Location
 from mmedge.geo_io.optical import check_reflectance, may_hold_offset, reflectance
-from mmedge.geo_io.quality import QualityLayer, Rule
-from mmedge.geo_io.raster import Convert, RasterBand, RasterFile, RasterReader, ground_grid
+from mmedge.geo_io.quality import Rule
+from mmedge.geo_io.rasterfile import Convert, QualityLayer, RasterBand, RasterFile, ground_grid
+from mmedge.geo_io.rasterreader import RasterReader
 from mmedge.geo_io.sar import Backscatter, check_backscatter, check_calibrated, to_db
-from mmedge.geo_io.source import SourceInfo
+from mmedge.geo_io.source import SourceInfo, WindowReader
+from mmedge.geo_io.speckle import FilteredReader, Speckle
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
-from mmedge.tile import Data, Valid
+from mmedge.tile import Data, Lost, Valid
 
 # Places along each side that are looked at before a source is believed, as shares of it, and how wide each is.
 # JPEG 2000 is decoded in tiles of 1024 pixels, 0.3 s each on two busy cores: 25 places in 10 bands would take 80 s.
@@ -46,10 +48,12 @@ class RasterSource:
         reference: Grid,
         *,
         backscatter: str = "dB",
+        speckle: Speckle | None = None,
         acquired: Acquisition | None = None,
     ) -> None:
         self._modality = modality
         self._backscatter = _backscatter(backscatter, modality)
+        speckle = speckle if modality.unit == "dB" else None
         scaled = [reflectance(band) if modality.unit == "reflectance" else None for band in bands]
         bands = [s.band if s else band for s, band in zip(scaled, bands, strict=True)]
         self._may_hold_offset = modality.unit == "reflectance" and all(may_hold_offset(band) for band in bands)
@@ -57,11 +61,11 @@ class RasterSource:
         self._places = FEW_PLACES if any(file.driver == "JP2OpenJPEG" for file in used) else PLACES
         converts = [_convert(file, bands, modality, self._backscatter) for file in used]
         self._measured = all(convert is None for convert in converts)  # what the files hold is what is checked
-        groups = [_group(file, bands, reference, modality.unit, c) for file, c in zip(used, converts, strict=True)]
+        groups = [_group(f, bands, reference, modality.unit, c, speckle) for f, c in zip(used, converts, strict=True)]
         masks = [_mask(file, layers, reference) for file, layers in _layers(used, modality)]
         self._groups = [(where, aligned) for where, _, aligned in groups]
-        self._masks = [(channels, aligned) for channels, _, aligned in masks]
-        self._readers = [reader for _, reader, _ in (*groups, *masks)]
+        self._masks = [(name, channels, aligned) for name, channels, _, aligned in masks]
+        self._readers = [*(reader for _, reader, _ in groups), *(reader for *_, reader, _ in masks)]
         assumptions = {s.assumption for s in scaled if s and s.assumption}
         assumptions |= {text for band in bands for text in band.assumptions}
         self.info = SourceInfo(
@@ -70,21 +74,34 @@ class RasterSource:
             unit=modality.unit,
             gsd_m=min(gsd_m(ground_grid(file)) for file in used),
             acquired=acquired,
-            assumptions=tuple(sorted(assumptions | _placed(used))),
+            assumptions=tuple(sorted(assumptions | _placed(used) | _filtered(bands, speckle))),
             grids=tuple(dict.fromkeys(ground_grid(file) for file in used)),
             strip_bytes=sum(_strip_bytes(file, bands, reference) for file in used),
         )
 
     def read(self, window: Window) -> tuple[Data, Valid]:
+        data, valid, _ = self.look(window)
+        return data, valid
+
+    def look(self, window: Window) -> tuple[Data, Valid, Lost]:
+        data, seen = self._bands(window)
+        lost = {"nodata": ~seen}
+        for name, channels, aligned in self._masks:
+            unusable = ~aligned.read(window, channels)[1]
+            lost[name] = lost[name] | unusable if name in lost else unusable
+        return data, ~np.logical_or.reduce(list(lost.values())), lost
+
+    def _bands(self, window: Window) -> tuple[Data, Valid]:
+        (where, aligned), *more = self._groups
+        if not more and where == sorted(where):  # one file holds them all: nothing to put together
+            return aligned.read(window, len(where))
         data = np.empty((len(self._modality.bands), *window.shape), np.float32)
-        valid = np.ones(window.shape, bool)
+        seen = np.ones(window.shape, bool)
         for where, aligned in self._groups:
             values, usable = aligned.read(window, len(where))
             data[where] = values
-            valid &= usable
-        for channels, aligned in self._masks:
-            valid &= aligned.read(window, channels)[1]
-        return data, valid
+            seen &= usable
+        return data, seen
 
     def check(self, reference: Grid) -> list[str]:
         """Warnings about the units of the data, from a sample; raises UnitError where they are plainly wrong."""
@@ -135,12 +152,20 @@ def _convert(file: RasterFile, bands: list[RasterBand], modality: Modality, give
 
 
 def _group(
-    file: RasterFile, bands: list[RasterBand], reference: Grid, unit: Unit, convert: Convert | None
-) -> tuple[list[int], RasterReader, _AlignedReader]:
+    file: RasterFile,
+    bands: list[RasterBand],
+    reference: Grid,
+    unit: Unit,
+    convert: Convert | None,
+    speckle: Speckle | None,
+) -> tuple[list[int], WindowReader, _AlignedReader]:
     """One file's part of a source: which of its channels, the reader to close, the reader on the reference grid."""
     where = [i for i, band in enumerate(bands) if band.path == file.path]
     mine = tuple(bands[i] for i in where)
-    reader = RasterReader(file.path, mine, convert, striped=bool(file.strip_bytes))
+    reader: WindowReader = RasterReader(file.path, mine, convert, striped=bool(file.strip_bytes))
+    if speckle:
+        looks = speckle.looks_of(is_complex=any(band.is_complex for band in mine))
+        reader = FilteredReader(reader, file.grid.shape, size=speckle.size, looks=looks)
     categorical = unit == "raw" and any(bands[i].categorical for i in where)
     return where, reader, _aligned(reader, file, reference, unit, categorical=categorical)
 
@@ -153,7 +178,7 @@ def _strip_bytes(file: RasterFile, bands: list[RasterBand], reference: Grid) -> 
 
 
 def _aligned(
-    reader: RasterReader, file: RasterFile, reference: Grid, unit: Unit, *, categorical: bool = False
+    reader: WindowReader, file: RasterFile, reference: Grid, unit: Unit, *, categorical: bool = False
 ) -> _AlignedReader:
     if file.control:
         return ResampledReader(reader, control_grid(file.control), reference, unit, categorical=categorical)
@@ -173,11 +198,14 @@ def _layers(used: list[RasterFile], modality: Modality) -> list[tuple[RasterFile
     return list(found.values())
 
 
-def _mask(file: RasterFile, layers: list[QualityLayer], reference: Grid) -> tuple[int, RasterReader, _AlignedReader]:
-    """A file of quality layers: how many, the reader to close, and a reader whose validity is theirs."""
+def _mask(
+    file: RasterFile, layers: list[QualityLayer], reference: Grid
+) -> tuple[str, int, RasterReader, _AlignedReader]:
+    """A file of quality layers: their name and number, the reader to close, and a reader whose validity is theirs."""
     raw = {band.index: band.scaled(1.0, 0.0) for band in file.bands}
     reader = RasterReader(file.path, tuple(raw[layer.index] for layer in layers), _judge([x.rule for x in layers]))
-    return len(layers), reader, _aligned(reader, file, reference, "raw")
+    name = "+".join(dict.fromkeys(layer.name for layer in layers))
+    return name, len(layers), reader, _aligned(reader, file, reference, "raw")
 
 
 def _judge(rules: list[Rule]) -> Callable[[Data, Valid, Window], tuple[Data, Valid]]:
@@ -194,9 +222,18 @@ def _inputs(file: RasterFile, modality: Modality) -> list[Location]:
     return [file.path, *layers, *file.sidecars]
 
 
+def _filtered(bands: list[RasterBand], speckle: Speckle | None) -> set[str]:
+    return {
+        f"speckle filtered: Lee, {speckle.size} x {speckle.size} pixels, "
+        f"{speckle.looks_of(is_complex=band.is_complex):g} looks"
+        for band in bands
+        if speckle
+    }
+
+
 def _placed(used: list[RasterFile]) -> set[str]:
     return {
-        f"`{file.path.name}` is placed by its {len(file.control.row)} ground control points, without terrain correction"
+        f"`{file.path.name}` is placed by its {file.control}, without terrain correction"
         for file in used
         if file.control
     }

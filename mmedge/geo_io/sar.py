@@ -58,6 +58,18 @@ def to_db(data: Data, valid: Valid, given: Backscatter) -> tuple[Data, Valid]:
     return factor * np.log10(np.where(valid, data, 1), dtype=np.float32), valid
 
 
+def power_of(db: Data) -> Data:
+    """Linear power of dB. No backscatter comes near 300 dB: digital numbers taken for dB do, and must reach the check
+    that says so.
+    """
+    return np.power(10.0, np.minimum(db, 300) / 10, dtype=np.float32)
+
+
+def db_of(power: Data) -> Data:
+    """dB of linear power; 0 where there is none."""
+    return 10 * np.log10(np.where(power > 0, power, 1), dtype=np.float32)
+
+
 def check_calibrated(sample: Data, name: str) -> None:
     """Look at valid pixels (bands, pixels) in dB; raise UnitError where they can only be digital numbers."""
     if sample.size and np.median(sample) > MAX_MEDIAN_DB:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -15,7 +15,7 @@ from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisiti
 from mmedge.geo_io.agreement import disagreements
 from mmedge.geo_io.bands import sensor_name
 from mmedge.geo_io.cloud import cloud_grid
-from mmedge.geo_io.crs import check_on_earth
+from mmedge.geo_io.crs import check_on_earth, horizontal, wkt_of
 from mmedge.geo_io.delivered import inspect_files, with_masks, with_quality
 from mmedge.geo_io.failure import KINDS, Screened
 from mmedge.geo_io.ground import gsd_m
@@ -23,13 +23,16 @@ from mmedge.geo_io.lidar import LidarSource
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.manifest import read_manifest
 from mmedge.geo_io.matching import describe, from_manifest, listed, match, modalities_of, with_names
-from mmedge.geo_io.raster import RasterBand, RasterFile, ground_grid
+from mmedge.geo_io.rasterfile import RasterBand, RasterFile, ground_grid
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
+from mmedge.geo_io.speckle import Speckle
 from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
-from mmedge.tile import Tile
+from mmedge.tile import Data, Lost, Tile, Valid
 
+# What a raster without any georeference has for a transform.
+NO_TRANSFORM = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 # Outside this range of (scene GSD / model GSD) a model sees another world than it was trained on.
 GSD_RANGE = (0.75, 1.34)
 # Outside this one a map would be an invention: a Landsat scene (30 m) for a 10 m model is warned about, one of
@@ -41,15 +44,20 @@ GSD_LIMITS = (0.2, 5.0)
 class SceneOptions:
     """What a person may say about a scene that its files do not.
 
-    `sources`: files per sensor; `bands`: names of a sensor's bands, in file order; `scale`: (scale, offset) per
-    sensor; `unit`: `dB`, `linear` or `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must
-    not be used (clouds, layover, shadow), on any grid; `reference`: the sensor whose grid is the reference; `item`:
-    which one of a STAC ItemCollection; `allow_remote`: an item's assets may lie outside its folder; `screen`: leave out
-    pixels that look like a failure of their sensor (see `failure`); `name`: what to call a scene of several files.
+    `sources`: files per sensor; `bands`: names of a sensor's bands, in file order (of a point cloud: which of `lidar`'s
+    bands); `crs`: where a sensor's files lie, if they do not say so, or wrongly; `fill_voids`: interpolate the ground
+    of a point cloud over at most so many cells; `scale`: (scale, offset) per sensor; `unit`: `dB`, `linear` or
+    `amplitude` per radar; `masks`: rasters per sensor that are not 0 where it must not be used (clouds, layover,
+    shadow), on any grid; `reference`: the sensor whose grid is the reference; `item`: which one of a STAC
+    ItemCollection; `allow_remote`: an item's assets may lie outside its folder; `screen`: leave out pixels that look
+    like a failure of their sensor (see `failure`); `speckle`: how to filter radar; `name`: what a scene of several
+    files is called.
     """
 
     sources: Mapping[str, Sequence[Location]] = field(default_factory=dict)
     bands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    crs: Mapping[str, str] = field(default_factory=dict)
+    fill_voids: int = 0
     scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     unit: Mapping[str, str] = field(default_factory=dict)
     masks: Mapping[str, Sequence[Location]] = field(default_factory=dict)
@@ -57,6 +65,7 @@ class SceneOptions:
     item: str | None = None
     allow_remote: bool = False
     screen: bool = False
+    speckle: Speckle | None = None
     name: str | None = None
 
 
@@ -80,19 +89,25 @@ class Scene:
         return tuple(text for source in self.sources.values() for text in source.info.assumptions)
 
     def read(self, window: Window) -> Tile:
-        """Data and validity of every sensor. What lies outside the grid is invalid."""
-        inside = window.intersect(self.grid.window)
-        data, valid = {}, {}
+        """Data and validity of every sensor. What lies outside the grid is invalid, and nothing took it."""
+        tile = Tile(window, {}, {}, {})
         for name, source in self.sources.items():
-            channels = len(source.info.bands)
-            if inside == window:
-                data[name], valid[name] = source.read(window)
-                continue
-            data[name], valid[name] = np.zeros((channels, *window.shape), np.float32), np.zeros(window.shape, bool)
-            if not inside.empty:
-                rows, cols = inside.within(window)
-                data[name][:, rows, cols], valid[name][rows, cols] = source.read(inside)
-        return Tile(window, data, valid)
+            tile.data[name], tile.valid[name], tile.lost[name] = self._look(source, window)
+        return tile
+
+    def _look(self, source: Source, window: Window) -> tuple[Data, Valid, Lost]:
+        inside = window.intersect(self.grid.window)
+        if inside == window:
+            return source.look(window)
+        data, valid = np.zeros((len(source.info.bands), *window.shape), np.float32), np.zeros(window.shape, bool)
+        if inside.empty:
+            return data, valid, {}
+        rows, cols = inside.within(window)
+        data[:, rows, cols], valid[rows, cols], found = source.look(inside)
+        lost = {cause: np.zeros(window.shape, bool) for cause in found}
+        for cause, mask in found.items():
+            lost[cause][rows, cols] = mask
+        return data, valid, lost
 
     def only(self, sensors: Sequence[str]) -> Scene:
         """The same scene, narrowed to some of its sensors."""
@@ -122,7 +137,8 @@ def open_scene(
     """
     options = options or SceneOptions()
     found = _gather(locate(path) if path is not None else None, options)
-    wanted = list(modalities) if modalities is not None else modalities_of(found.bands, found.clouds)
+    names = {sensor_name(key): value for key, value in options.bands.items()}
+    wanted = list(modalities) if modalities is not None else modalities_of(found.bands, found.clouds, names)
     chosen = {m.name: bands for m in wanted if m.name not in found.clouds and (bands := match(m, found.bands))}
     clouds = {m.name: found.clouds[m.name] for m in wanted if m.name in found.clouds}
     if not chosen and not clouds:
@@ -131,17 +147,28 @@ def open_scene(
             hint="name the bands: `--bands optical=B02,B03,...`, or give files with `--source optical=a.tif`",
         )
     by_name = {m.name: m for m in wanted}
-    reference = _reference(chosen, found.files, by_name, options.reference) if chosen else _cloud_grid(clouds, by_name)
+    crs = _crs_given(options)
+    if chosen:
+        reference = _reference(chosen, found.files, by_name, options.reference)
+    else:
+        reference = _cloud_grid(clouds, by_name, crs)
     sources: dict[str, Source] = {}
     warnings = list(found.warnings)
     for name, bands in chosen.items():
-        backscatter = options.unit.get(name, "dB")
-        date = found.acquired or _acquired(name, bands, found.files)
-        source = RasterSource(by_name[name], bands, found.files, reference, backscatter=backscatter, acquired=date)
+        source = RasterSource(
+            by_name[name],
+            bands,
+            found.files,
+            reference,
+            backscatter=options.unit.get(name, "dB"),
+            speckle=options.speckle,
+            acquired=found.acquired or _acquired(name, bands, found.files),
+        )
         sources[name] = source
         warnings += [*source.info.warnings, *source.check(reference)]
     for name, paths in clouds.items():
-        sources[name] = LidarSource(paths, reference, bands=by_name[name].bands)
+        cloud_bands, fill = by_name[name].bands, options.fill_voids
+        sources[name] = LidarSource(paths, reference, bands=cloud_bands, crs=crs.get(name), fill_cells=fill)
         warnings += sources[name].info.warnings
     if modalities is not None:
         warnings += [text for name in sources for text in _gsd_warning(by_name[name], reference)]
@@ -158,10 +185,12 @@ def _screened(source: Source, grid: Grid) -> Source:
     return source if kind is None else Screened(source, grid.shape, kind=kind)
 
 
-def _cloud_grid(clouds: Mapping[str, Sequence[Path]], modalities: Mapping[str, Modality]) -> Grid:
+def _cloud_grid(
+    clouds: Mapping[str, Sequence[Path]], modalities: Mapping[str, Modality], crs: Mapping[str, str]
+) -> Grid:
     """A grid for a scene that has nothing but point clouds: around the first sensor's, at its model's GSD."""
     name, paths = next(iter(clouds.items()))
-    return cloud_grid(paths, modalities[name].gsd_m)
+    return cloud_grid(paths, modalities[name].gsd_m, crs=crs.get(name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +210,11 @@ def _gather(path: Location | None, options: SceneOptions) -> _Found:
         if path and path.suffix.lower() in (".json", ".geojson")
         else None
     )
+    sources = dict(options.sources)
+    if path and _is_cloud(path):
+        sources["elevation"], path = [path], None
     plain = [path] if path and not manifest else []
-    if not (plain or manifest or options.sources):
+    if not (plain or manifest or sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")
     bands: list[RasterBand] = []
     files: dict[str, RasterFile] = {}
@@ -191,14 +223,17 @@ def _gather(path: Location | None, options: SceneOptions) -> _Found:
         files |= {str(file.path): file for file in mine}
         bands += with_names([band for file in mine for band in file.bands], None, options.bands)
     clouds: dict[str, list[Path]] = {}
-    for sensor, paths in options.sources.items():
+    for sensor, paths in sources.items():
         clouds |= _clouds(sensor_name(sensor), paths)
-        mine = [file for p in paths if not _is_cloud(p) for file in inspect_files(p)]
+        if sensor_name(sensor) in clouds:
+            continue
+        mine = [file for p in paths for file in inspect_files(p)]
         files |= {str(file.path): file for file in mine}
         bands += with_names([band for file in mine for band in file.bands], sensor_name(sensor), options.bands)
     if manifest:
         bands += from_manifest(manifest, files)
-    name = manifest.name if manifest else options.name or (path or next(iter(options.sources.values()))[0]).stem
+    name = manifest.name if manifest else options.name or (path or next(iter(sources.values()))[0]).stem
+    files = _placed(files, bands, _crs_given(options))
     bands, files = with_quality(bands, files)
     files = with_masks({sensor_name(key): paths for key, paths in options.masks.items()}, bands, files)
     scale = {sensor_name(key): value for key, value in options.scale.items()}
@@ -210,6 +245,21 @@ def _gather(path: Location | None, options: SceneOptions) -> _Found:
         acquired=parse_acquisition(manifest.acquired) if manifest and manifest.acquired else None,
         warnings=manifest.warnings if manifest else (),
     )
+
+
+def _crs_given(options: SceneOptions) -> dict[str, str]:
+    return {sensor_name(sensor): wkt_of(text) for sensor, text in options.crs.items()}
+
+
+def _placed(files: dict[str, RasterFile], bands: Sequence[RasterBand], crs: Mapping[str, str]) -> dict[str, RasterFile]:
+    """Files with the CRS that the user gave for their sensor; not those that nothing places on any grid."""
+    given = {str(band.path): horizontal(crs[band.sensor]) for band in bands if band.sensor and band.sensor in crs}
+    return {
+        path: replace(file, grid=replace(file.grid, crs=given[path]))
+        if path in given and not file.control and file.grid.transform != NO_TRANSFORM
+        else file
+        for path, file in files.items()
+    }
 
 
 def _is_cloud(place: Location) -> bool:
@@ -257,7 +307,9 @@ def check_georeferenced(file: RasterFile) -> None:
     if not file.grid.crs:
         raise GeoreferenceError(
             f"`{file.path}` has no CRS and no ground control points: its pixels cannot be placed on the Earth",
-            hint=f"if you know it: `rio edit-info --crs EPSG:32718 {file.path}`",
+            hint="georeference it: `gdal_translate -a_ullr ULX ULY LRX LRY -a_srs EPSG:32718 IN OUT.tif`"
+            if file.grid.transform == NO_TRANSFORM
+            else "if you know its CRS: `--crs SENSOR=EPSG:32718`",
         )
     check_on_earth(file.grid.crs, str(file.path))
 

@@ -15,8 +15,9 @@ from xml.etree.ElementTree import Element
 from mmedge.errors import SceneError
 from mmedge.geo_io.acquired import Acquisition, parse_acquisition
 from mmedge.geo_io.bands import band_name
-from mmedge.geo_io.quality import FLAGGED, MSK_CLASSI_LAYERS, MSK_QUALIT_LAYERS, SCL, QualityLayer
-from mmedge.geo_io.raster import RasterFile, inspect_raster
+from mmedge.geo_io.quality import FLAGGED, MSK_CLASSI_LAYERS, MSK_QUALIT_LAYERS, SCL
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterfile import QualityLayer, RasterFile
 from mmedge.geo_io.xmlfile import number_of, read_xml, text_of
 
 METADATA = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
@@ -166,11 +167,12 @@ def _quality(path: Path, band: str, level: str) -> list[QualityLayer]:
     if level == "1C":
         return [*_flags(folder / "MSK_CLASSI_B00.jp2", MSK_CLASSI_LAYERS), *found]
     classes = sorted(image.glob("**/*_SCL_*m.jp2"))[:1]  # 20 m before 60 m
-    return [*(QualityLayer(file=inspect_raster(file), index=1, rule=SCL) for file in classes), *found]
+    return [*(QualityLayer(file=inspect_raster(file), index=1, rule=SCL, name="SCL") for file in classes), *found]
 
 
 def _flags(path: Path, layers: tuple[int, ...]) -> list[QualityLayer]:
     if not path.is_file():
         return []  # before baseline 04.00: vectors
     file = inspect_raster(path)
-    return [QualityLayer(file=file, index=b.index, rule=FLAGGED) for b in file.bands if b.index in layers]
+    name = path.stem.rpartition("_")[0]
+    return [QualityLayer(file=file, index=b.index, rule=FLAGGED, name=name) for b in file.bands if b.index in layers]

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmedge.geo_io.bands import band_name
-
-if TYPE_CHECKING:
-    from mmedge.geo_io.raster import RasterBand
+from mmedge.geo_io.rasterfile import RasterBand
 
 # (centre, width) in nm of Sentinel-2A's bands: ESA, Sentinel-2 Spectral Response Functions (COPE-GSEG-EOPG-TN-15-0007).
 SENTINEL2_NM = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,11 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What made a map: the model, how it ran, what it was given. Nothing about when, where or how fast."""
+    """What made a map: the model, how it ran, what it was given. Nothing about when, where or how fast.
+
+    By sensor: `acquired` as ISO 8601, where it is known, and `lost`, the share of the map's pixels that the sensor did
+    not give, by what took them; causes may overlap. `assumptions` are what was taken for granted, or done, on reading.
+    """
 
     bundle: str
     bundle_sha256: str
@@ -61,6 +65,9 @@ class Provenance:
     precision: str
     available: Availability
     inputs: tuple[InputFile, ...]
+    assumptions: tuple[str, ...] = ()
+    acquired: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def tags(self) -> dict[str, str]:
         """The tags of every raster."""
@@ -72,6 +79,7 @@ class Provenance:
             "MMEDGE_PRECISION": self.precision,
             "MMEDGE_AVAILABLE": str(self.available),
             "MMEDGE_INPUTS": json.dumps([{"name": i.name, "sha256": i.sha256} for i in self.inputs]),
+            "MMEDGE_ASSUMPTIONS": json.dumps(self.assumptions, ensure_ascii=False),
         }
 
 
@@ -168,18 +176,25 @@ def _processing(provenance: Provenance) -> dict[str, Any]:
         "mmedge:backend": provenance.backend,
         "mmedge:precision": provenance.precision,
         "mmedge:available": list(provenance.available),
+        "mmedge:sensors": {
+            name: {"acquired": provenance.acquired.get(name), "lost_share": dict(provenance.lost.get(name, {}))}
+            for name in provenance.available
+        },
+        "mmedge:assumptions": list(provenance.assumptions),
     }
 
 
 def _content(counts: MapCounts, legend: Sequence[LandClass], order: tuple[str, ...]) -> dict[str, Any]:
-    """Shares of pixels: nodata of all, classes and sensors of those that have a class."""
+    """Shares of pixels: nodata of all, classes and sensors of those that have a class; areas in hectares."""
     mapped = max(counts.mapped, 1)
     sensors = {str(Availability(bits, order)): round(n / mapped, 6) for bits, n in sorted(counts.sensors.items())}
     classes = {c.name: round(counts.classes[c.value] / mapped, 6) for c in legend if c.value in counts.classes}
+    areas = {c.name: round(counts.area_m2[c.value] / 1e4, 4) for c in legend if c.value in counts.area_m2}
     return {
         "mmedge:pixels": counts.pixels,
         "mmedge:nodata_share": round(counts.nodata / counts.pixels, 6),
         "mmedge:class_share": classes,
+        **({"mmedge:class_area_ha": areas} if areas else {}),
         "mmedge:sensors_share": sensors,
     }
 

@@ -18,6 +18,8 @@ from mmedge.grid import Grid, Window
 from mmedge.tile import Tile
 
 BLOCK = 256
+# Windows are as large as a tile of JPEG 2000, which would be decoded again for each of its parts, or hold this much.
+READ_PX, READ_BYTES = 1024, 64 << 20
 UNIT_TAG = {"reflectance": "1", "dB": "dB", "m": "m", "raw": ""}
 
 
@@ -62,9 +64,11 @@ def _write(scene: Scene, part: Path) -> None:
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), rasterio.open(part, "w", **profile) as out:
         for index, (sensor, band) in enumerate(bands, start=1):
             out.set_band_description(index, f"{sensor}:{band}")
-            out.set_band_unit(index, UNIT_TAG[scene.sources[sensor].info.unit])
+            info = scene.sources[sensor].info
+            unit = info.units[info.bands.index(band)] if info.units else info.unit
+            out.set_band_unit(index, UNIT_TAG.get(unit, unit))
         out.update_tags(**_tags(scene))
-        for window in _blocks(grid):
+        for window in _windows(grid, len(bands)):
             tile = scene.read(window)
             where = RasterioWindow(window.col, window.row, window.width, window.height)
             out.write(_nan_where_invalid(scene, tile), window=where)
@@ -75,10 +79,11 @@ def _tags(scene: Scene) -> dict[str, str]:
     return {**dates, "SOURCES": ", ".join(file.name for file in scene.files)}
 
 
-def _blocks(grid: Grid) -> Iterator[Window]:
-    for row in range(0, grid.rows, BLOCK):
-        for col in range(0, grid.cols, BLOCK):
-            yield Window(row, col, BLOCK, BLOCK).intersect(grid.window)
+def _windows(grid: Grid, bands: int) -> Iterator[Window]:
+    side = min(READ_PX, int((READ_BYTES / 4 / bands) ** 0.5)) // BLOCK * BLOCK or BLOCK
+    for row in range(0, grid.rows, side):
+        for col in range(0, grid.cols, side):
+            yield Window(row, col, side, side).intersect(grid.window)
 
 
 def _nan_where_invalid(scene: Scene, tile: Tile) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

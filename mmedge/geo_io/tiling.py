@@ -1,13 +1,14 @@
 """Where the network's windows lie on a scene, and how they are bundled into tiles that are read at once.
 
 The lattice is anchored at the CRS origin: neither the tile size nor `--bbox` nor the scene's own corner moves it, so
-none of them can change a map.
+none of them can change a map. Windows of convolutional networks need only lie on multiples of the network's stride from
+there: their lattice begins at the scene's corner, and its step may be chosen to fit the scene.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmedge.bundle import Tiling
 from mmedge.grid import Grid, Window
@@ -38,7 +39,10 @@ class Lattice:
     @classmethod
     def of(cls, tiling: Tiling, grid: Grid) -> Lattice:
         """The lattice of a bundle on a grid."""
-        return cls(tiling.window_px, tiling.halo_px, grid.origin_px)
+        row, col = grid.origin_px
+        if tiling.kind == "convolutional":
+            row, col = row % tiling.align_px, col % tiling.align_px
+        return cls(tiling.window_px, tiling.halo_px, (row, col))
 
     @property
     def step_px(self) -> int:
@@ -69,3 +73,18 @@ class Lattice:
         rows, cols = i[1] - i[0], j[1] - j[0]
         covered = Window(i[0] * step - self.origin[0], j[0] * step - self.origin[1], rows * step, cols * step)
         return IoTile(covered.intersect(region), covered.grow(halo), rows, cols)
+
+
+def fitted(tiling: Tiling, grid: Grid) -> Tiling:
+    """The tiling for a scene: a resizable window becomes the one, half as large to as large, that computes least."""
+    if not tiling.resizable:
+        return tiling
+    align, largest = tiling.align_px, tiling.stride_px
+    row, col = (n % align for n in grid.origin_px)
+
+    def cost(step: int) -> int:
+        return -((grid.rows + row) // -step) * -((grid.cols + col) // -step) * (step + 2 * tiling.halo_px) ** 2
+
+    whole = -(-max(grid.rows + row, grid.cols + col) // align) * align  # a small scene is one window
+    steps = [min(whole, step) for step in range(max(align, largest // 2 // align * align), largest + 1, align)]
+    return replace(tiling, window_px=min(steps, key=lambda step: (cost(step), -step)) + 2 * tiling.halo_px)

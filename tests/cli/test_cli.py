@@ -52,6 +52,12 @@ def test_every_verb_has_help_an_example_and_a_docs_page(verb: str, capsys: pytes
     assert (Path(__file__).parents[2] / "docs" / "cli" / f"{verb}.md").is_file()
 
 
+def test_bundle_create_has_help_an_example_and_a_docs_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bundle", "create", "--help"]) == 0
+    assert "Example: mmedge bundle create" in capsys.readouterr().out
+    assert (Path(__file__).parents[2] / "docs" / "cli" / "bundle.md").is_file()
+
+
 def test_infer_writes_the_map_here_and_prints_its_name(
     chile: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,10 +77,45 @@ def test_json_is_one_document_on_stdout(
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "mmedge.infer/1"
     assert document["mapped"] == document["pixels"] == 224 * 224
+    assert document["acquired"] == {"optical": None, "sar": "2020-04-11", "elevation": None}
     assert run(["info", str(chile / "scene.tif"), "--json"]) == 0
     sensors = json.loads(capsys.readouterr().out)["sensors"]
     assert sensors["sar"]["acquired"] == "2020-04-11"
     assert sensors["optical"]["valid_share"] == 1.0
+    assert sensors["optical"]["lost_share"] == {}
+
+
+def test_a_mask_a_failure_and_a_filter_are_in_the_record_and_in_the_map(
+    chile: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A raster of clouds over 40 of 224 rows, dead lines and a speckle filter, from the command line to the item."""
+    with rasterio.open(chile / "scene.tif") as src:
+        profile = {**src.profile, "count": 1, "dtype": "uint8", "nodata": None, "predictor": 1}
+    with rasterio.open(tmp_path / "clouds.tif", "w", **profile) as out:
+        out.write((np.indices((224, 224))[0] < 40).astype(np.uint8), 1)
+    dead = tmp_path / "dead.tif"
+    simulate = ["simulate-failure", str(chile / "scene.tif"), "-o", str(dead), "--sensor", "optical"]
+    assert run([*simulate, "--cause", "dead_line", "--fraction", "0.1", "--seed", "2"]) == 0
+    asked = ["infer", str(dead), "-m", str(small), "-o", str(tmp_path / "m.tif"), "--json", "-q"]
+    capsys.readouterr()
+    assert run([*asked, "--mask", f"optical={tmp_path}/clouds.tif", "--screen", "--speckle", "lee"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["lost"]["optical"]["mask"] == round(40 / 224, 6)
+    assert 0.05 < record["lost"]["optical"]["dead_line"] < 0.15
+    assert record["lost"]["sar"] == record["lost"]["elevation"] == {}
+    assert 1 - sum(v for k, v in record["availability"].items() if "optical" in k) == pytest.approx(
+        np.array([record["lost"]["optical"][k] for k in ("mask", "dead_line")]).sum(), abs=0.04
+    )
+    assert record["notes"] == ["speckle filtered: Lee, 5 x 5 pixels, 4.4 looks"]
+    assert [i["name"] for i in record["inputs"]] == ["dead.tif", "clouds.tif"]
+    item = json.loads((tmp_path / "m.json").read_text())["properties"]
+    assert item["mmedge:sensors"]["optical"] == {"acquired": None, "lost_share": record["lost"]["optical"]}
+    assert item["mmedge:sensors"]["sar"]["acquired"] == "2020-04-11"
+    assert item["mmedge:assumptions"] == record["notes"]
+    assert run(["info", str(dead), "--failures", "--json", "--mask", f"sar={tmp_path}/clouds.tif"]) == 0
+    sensors = json.loads(capsys.readouterr().out)["sensors"]
+    assert 0.05 < sensors["optical"]["lost_share"]["dead_line"] < 0.15
+    assert sensors["sar"]["lost_share"] == {"mask": round(40 / 224, 5)}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +136,8 @@ def test_json_is_one_document_on_stdout(
         (["infer", "{scene}", "--bbox", "1,2,3"], 2, "is not xmin,ymin,xmax,ymax"),
         (["infer", "{scene}", "--bbox", "0,0,1,1"], 2, "does not touch the scene"),
         (["infer", "{scene}", "--source", "optical"], 2, "is not SENSOR=VALUE"),
+        (["infer", "{scene}", "--speckle", "median"], 2, "is not lee[,SIZE[,LOOKS]]"),
+        (["infer", "{scene}", "--speckle", "lee,4"], 2, "an odd number of pixels, not 4"),
         (["infer", "{scene}", "-o", "nofolder/map.tif"], 2, "`nofolder` does not exist"),
         (["infer", "{scene}", "-o", "{chile}/scene.tif", "--overwrite"], 2, "is an input of this run"),
         (["infer", "{scene}", "--datetime", "yesterday"], 2, "is not a date"),

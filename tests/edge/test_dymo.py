@@ -36,7 +36,7 @@ def test_a_candidate_that_changes_nothing_gains_nothing(distance: str) -> None:
     close(reward((q, q), (p, p), distance), torch.zeros(100))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(before=SHARES, after=SHARES, q=SHARES, gain=SHARES, distance=st.sampled_from(["cosine", "euclid"]))
 def test_the_penalty_only_penalises(before: float, after: float, q: float, gain: float, distance: str) -> None:
     similar = torch.tensor(before), torch.tensor(after)

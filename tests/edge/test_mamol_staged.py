@@ -21,11 +21,11 @@ def staged(encoder: str = "unet", **options: object) -> StagedMaMOL:
     return network
 
 
-@pytest.mark.parametrize("encoder", ["unet", "vit"])
-def test_training_starts_at_the_frozen_backbone(encoder: str) -> None:
-    """W_o starts at zero: fresh adapters change no logit of the network of stage 0."""
+@pytest.mark.parametrize(("encoder", "options"), [("unet", {}), ("vit", {}), ("unet", {"adapted": 0})])
+def test_training_starts_at_the_frozen_backbone(encoder: str, options: dict[str, int]) -> None:
+    """W_o starts at zero: fresh adapters change no logit of the network of stage 0. Nor does having none."""
     recipe = {"encoder": encoder, "encoder_options": SMALL[encoder], **BASE}
-    fresh, plain = build({"method": "mamol", **recipe}), build({"method": "dropout", **recipe})
+    fresh, plain = build({"method": "mamol", "options": options, **recipe}), build({"method": "dropout", **recipe})
     missing = plain.load_state_dict(
         {n: t for n, t in fresh.state_dict().items() if n.split(".")[0] in {"encoder", "head"}}
     )
@@ -41,8 +41,10 @@ def test_stages_train_the_backbone_and_then_the_adapters() -> None:
     parts = []
     for stage in range(network.stages):
         network.begin_stage(stage)
-        parts.append({n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad})
-    assert parts == [{"encoder", "head"}, {"psi", "adapters", "head"}]
+        trained = {n.removeprefix("encoder.") for n, p in network.named_parameters() if p.requires_grad}
+        parts.append({n.split(".")[0] for n in trained})
+    backbone, fusion, adapters = {"towers", "trunk", "up", "blocks", "out"}, {"join", "head"}, {"psi", "adapters"}
+    assert parts == [backbone | fusion, fusion | adapters]
 
 
 def test_the_first_stage_trains_on_complete_data() -> None:

@@ -15,10 +15,15 @@ from mmedge.edge.models.plain import EncoderNetwork  # noqa: E402
 from mmedge.edge.models.registry import METHODS, build  # noqa: E402
 from mmedge.edge.training.fit import parameter_groups  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
+from mmedge.edge.training.tiling import tiling_of  # noqa: E402
 from mmedge.errors import UsageError  # noqa: E402
 
 SENSORS = tuple(CHANNELS)
-KINDS = [(m, e, t) for m in METHODS for e, t in (("unet", "map"), ("vit", "map"), ("unet", "window"))]
+KINDS = [
+    *((m, "unet", "map") for m in METHODS),
+    *((m, e, t) for m in ("mamol", "mars", "dymo") for e, t in (("vit", "map"), ("unet", "window"))),
+    ("specialists", "vit", "window"),
+]
 
 
 @pytest.mark.parametrize(("method", "encoder", "task"), KINDS)
@@ -95,6 +100,21 @@ def test_the_batch_does_not_matter(method: str, encoder: str, task: str) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_losses_in_half_precision(method: str) -> None:
+    """As automatic mixed precision computes them: statistics stay in full precision."""
+    network = small(method)
+    data, valid = windows(batch=4)
+    kept = torch.tensor([[True, False, True]] * 4)
+    for _ in range(4):
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = network.losses(data, valid, labels("map", 4), kept)
+        network.end_epoch()
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert total.isfinite()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_recipe_survives_json(method: str) -> None:
     network = small(method)
     again = build(json.loads(json.dumps(network.recipe)))
@@ -113,14 +133,27 @@ def test_an_absent_sensor_costs_nothing() -> None:
     assert cost["optical", "sar"] == cost["optical",] + cost["sar",]
 
 
-def test_the_unet_sees_a_finite_distance() -> None:
-    network = small("dropout").requires_grad_(False)
+@pytest.mark.parametrize("method", ["dropout", "mamol", "dymo"])
+def test_a_halo_makes_windows_independent_of_their_surroundings(method: str) -> None:
+    network = small(method).requires_grad_(False)
+    tiling = tiling_of(network, 64, 8)
+    assert tiling.kind == "convolutional"
+    halo = tiling.halo_px
+    assert 0 < halo < 40
     data, valid = windows(batch=1, side=128)
-    before = network(data, valid)
-    data["optical"][..., 60:68, 60:68] += 5
-    rows = (network(data, valid) - before).abs().amax((0, 1, 3)).nonzero().flatten()
-    assert 0 < 60 - rows.min() < 30
-    assert 0 < rows.max() - 67 < 30
+    valid["sar"][..., 40:70, 50:90] = False
+    whole = network(data, valid)
+    core = slice(halo, 100 - halo)
+    for row, col in ((0, 0), (8, 4), (28, 20)):
+        near = (..., slice(row, row + 100), slice(col, col + 100))
+        part = network({m: x[near] for m, x in data.items()}, {m: v[near] for m, v in valid.items()})
+        close(part[..., core, core], whole[near][..., core, core])
+
+
+def test_networks_that_see_their_whole_window_say_so() -> None:
+    for network in (small("dropout", "vit"), small("mars"), small("dropout", task="window")):
+        assert network.sees_whole_window
+    assert not small("mars", routing="pixel").sees_whole_window
 
 
 @pytest.mark.parametrize(

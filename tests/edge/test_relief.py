@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmedge.edge.relief import relief
+from mmedge.edge.relief import TERRAIN_REACH_PX, relief, terrain
 
 
 def hills(batch: int, size: int = 64) -> np.ndarray:
@@ -61,3 +61,28 @@ def test_a_window_does_not_depend_on_its_batch() -> None:
     together = relief(dem, valid, 10.0)
     for i in range(5):
         np.testing.assert_array_equal(together[i : i + 1], relief(dem[i : i + 1], valid[i : i + 1], 10.0))
+
+
+def test_topographic_position_is_the_height_above_the_mean_around() -> None:
+    dem, valid = hills(1, 24), np.random.default_rng(4).random((1, 1, 24, 24)) < 0.8
+    index = terrain(dem, valid, 10.0)[0, 0]
+    reach = TERRAIN_REACH_PX
+    for row, col in np.argwhere(valid[0, 0]):
+        around = np.s_[max(0, row - reach) : row + reach + 1, max(0, col - reach) : col + reach + 1]
+        mean = dem[0, 0][around][valid[0, 0][around]].mean(dtype=np.float64)
+        assert index[row, col] == pytest.approx(dem[0, 0, row, col] - mean, abs=1e-2)
+
+
+def test_terrain_comes_to_the_same_bits_wherever_its_window_lies() -> None:
+    dem, valid = hills(1, 80), np.random.default_rng(5).random((1, 1, 80, 80)) < 0.9
+    whole, reach = terrain(dem, valid, 10.0), TERRAIN_REACH_PX
+    for row, col in ((0, 0), (3, 11), (16, 16)):
+        window = np.s_[..., row : row + 64, col : col + 64]
+        part, inside = terrain(dem[window], valid[window], 10.0), np.s_[..., reach:-reach, reach:-reach]
+        np.testing.assert_array_equal(part[inside], whole[window][inside])
+
+
+def test_what_lies_under_invalid_pixels_does_not_reach_terrain() -> None:
+    dem, valid = hills(2), np.random.default_rng(6).random((2, 1, 64, 64)) < 0.7
+    out = terrain(np.where(valid, dem, np.float32(np.nan)), valid, 10.0)
+    np.testing.assert_array_equal(out, terrain(np.where(valid, dem, np.float32(1e9)), valid, 10.0))

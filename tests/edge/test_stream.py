@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmedge.edge.stream import in_order
+from mmedge.edge.stream import in_order, timed
 
 
 @settings(deadline=None, max_examples=30)
@@ -58,3 +58,17 @@ def test_a_consumer_that_stops_leaves_no_thread() -> None:
     assert next(stream) == 0
     stream.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_the_time_that_a_consumer_waits_is_told_from_its_own() -> None:
+    def slow() -> Iterator[int]:
+        for i in range(3):
+            time.sleep(0.02)
+            yield i
+
+    seen = []
+    for item, waited in timed(slow()):
+        time.sleep(0.05)
+        seen.append((item, waited))
+    assert [item for item, _ in seen] == [0, 1, 2]
+    assert all(waited >= 0.02 for _, waited in seen)

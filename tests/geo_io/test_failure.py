@@ -8,6 +8,7 @@ from failure_crops import KINDS, crop, precision, read, recall, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmedge.geo_io.arrays import ArraySource
 from mmedge.geo_io.failure import CAUSES, Screened, clipped_complex, detect, detect_window, scan, survey
 from mmedge.geo_io.failure_local import THICK_PX
 from mmedge.geo_io.failure_scan import slabs
@@ -20,9 +21,7 @@ FALSE_ALARMS = 0.001  # of the pixels of a clean scene; docs/sensors/failures.md
 
 
 class Scene:
-    """A source in memory."""
-
-    info = SourceInfo(files=(), bands=("a",), unit="", gsd_m=10.0)
+    """A scene in memory that says how much of it was read at once."""
 
     def __init__(self, data: Data, valid: Valid) -> None:
         self.data, self.valid, self.largest = data, valid, 0
@@ -31,9 +30,6 @@ class Scene:
         rows, cols = window.within(Window(0, 0, *self.valid.shape))
         self.largest = max(self.largest, window.height * window.width)
         return self.data[:, rows, cols], self.valid[rows, cols]
-
-    def close(self) -> None:
-        self.data = self.data[:0]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -227,12 +223,14 @@ def test_slabs_do_not_overlap_and_stay_few() -> None:
 def test_a_screened_source_leaves_out_what_failed() -> None:
     data, valid = crop("s2")
     data[:, 33] = 0
-    source = Screened(Scene(data, valid), valid.shape, kind="optical")
+    info = SourceInfo(files=(), bands=("a",), unit="", gsd_m=10.0)
+    source = Screened(ArraySource(data, valid, info), valid.shape, kind="optical")
     window = Window(20, 10, 30, 40)
     got, seen = source.read(window)
     assert np.array_equal(got, data[:, 20:50, 10:50])
     assert not seen[13].any()
     assert seen.sum() == 29 * 40
+    np.testing.assert_array_equal(source.look(window)[2]["dead_line"], ~seen)
     assert source.info.gsd_m == 10.0
     source.close()
 

@@ -23,7 +23,8 @@ from rio_cogeo.cogeo import cog_validate
 from mmedge.bundle import LandClass
 from mmedge.errors import OutputError
 from mmedge.geo_io.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, publish, raw_part_of, refuse_existing
+from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, raw_part_of, refuse_existing
+from mmedge.geo_io.publication import finish_killed, publish
 from mmedge.grid import Grid, Window
 
 LEGEND = (
@@ -426,6 +427,52 @@ def test_kill_9_leaves_only_parts(tmp_path: Path, when: str, earlier: bool) -> N
     outputs, _ = write_map(tmp_path, grid, pixels_of(grid, seed=3), [grid.window], overwrite=earlier)
     assert len(names(tmp_path)) == 4
     np.testing.assert_array_equal(read(outputs.map)[0], pixels_of(grid, seed=3)["map"])
+
+
+DIE_BETWEEN_RENAMES = """
+import os, signal, sys
+from pathlib import Path
+from test_mapwriter import grid_of, pixels_of, write_map
+replace, left = os.replace, [int(sys.argv[2])]
+def rename(source, target):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = rename
+grid = grid_of(20, 20)
+write_map(Path(sys.argv[1]), grid, pixels_of(grid, seed=1), [grid.window], overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1, 3])
+def test_a_publication_that_was_killed_is_finished(tmp_path: Path, renames: int) -> None:
+    """Killed before the first of four renames a run has left nothing to keep; after it, all that is missing."""
+    grid = grid_of(20, 20)
+    outputs, _ = write_map(tmp_path, grid, pixels_of(grid), [grid.window])
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    told = [sys.executable, "-c", DIE_BETWEEN_RENAMES, str(tmp_path), str(renames)]
+    assert subprocess.run(told, env=os.environ | {"PYTHONPATH": path}).returncode == -signal.SIGKILL
+    assert part_of(outputs.map).is_file()
+    finish_killed(outputs)
+    finished = read(outputs.map), read(outputs.confidence)
+    expected = pixels_of(grid, seed=1 if renames else 0)
+    np.testing.assert_array_equal(finished[0][0], expected["map"])
+    np.testing.assert_array_equal(finished[1][0], expected["confidence"])
+    assert not renames or len(names(tmp_path)) == 4
+    write_map(tmp_path, grid, pixels_of(grid, seed=3), [grid.window], overwrite=True)
+    assert len(names(tmp_path)) == 4
+
+
+def test_one_run_at_a_time_writes_a_map(tmp_path: Path) -> None:
+    grid = grid_of(20, 20)
+    outputs = plan_outputs(tmp_path / "scene_map.tif", probs=True, json=False, png=False)
+    with MapWriter(grid, outputs, legend=LEGEND, order=ORDER) as first:
+        first.write(grid.window, *cut(pixels_of(grid), grid.window))
+        with pytest.raises(OutputError, match=r"`scene_map.tif` is being written by another run"):
+            write_map(tmp_path, grid, pixels_of(grid, seed=1), [grid.window])
+    np.testing.assert_array_equal(read(outputs.map)[0], pixels_of(grid)["map"])
+    assert len(names(tmp_path)) == 4
 
 
 FILL_THE_DISK = """

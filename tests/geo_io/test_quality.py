@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from mmedge.errors import UsageError
@@ -25,6 +27,19 @@ def test_rules_by_hand() -> None:
     assert QA_PIXEL.usable(values).tolist() == [True, True, False, False, False, True]
     assert FLAGGED.usable(np.array([0, 1, 255, -1])).tolist() == [True, False, False, False]
     assert Rule(bits=bits(0, 3)).bits == 9
+
+
+@given(
+    values=st.lists(st.integers(0, 65535), min_size=1, max_size=50),
+    flags=st.sets(st.integers(0, 15), max_size=4),
+    classes=st.sets(st.integers(0, 20), max_size=5),
+)
+def test_a_value_is_usable_where_no_flag_is_set_and_its_class_is_not_named(
+    values: list[int], flags: set[int], classes: set[int]
+) -> None:
+    rule = Rule(bits=bits(*flags), classes=tuple(classes))
+    expected = [v not in classes and not any(f"{v:016b}"[15 - flag] == "1" for flag in flags) for v in values]
+    assert rule.usable(np.array(values)).tolist() == expected
 
 
 def mask(path: Path, chile: Path, *, factor: int, dtype: str = "uint8", count: int = 1) -> Path:
@@ -48,6 +63,48 @@ def test_a_user_mask_narrows_its_own_sensor(chile: Path, tmp_path: Path, factor:
     assert not tile.valid["sar"][:4].any()
     assert tile.valid["sar"][4:].all()  # nodata 0 of the mask means nothing
     assert tile.valid["optical"].all()
+    np.testing.assert_array_equal(tile.lost["sar"]["mask"], ~tile.valid["sar"])
+    assert not tile.lost["sar"]["nodata"].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    factor=st.integers(1, 5),
+    row=st.integers(-30, 60),
+    col=st.integers(-30, 60),
+    window=st.tuples(st.integers(-20, 200), st.integers(-20, 200), st.integers(1, 60), st.integers(1, 60)),
+)
+def test_a_mask_takes_exactly_the_pixels_that_it_covers(
+    chile: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    factor: int,
+    row: int,
+    col: int,
+    window: tuple[int, int, int, int],
+) -> None:
+    """A mask of any flags, pixel size and place; in any window, which may leave the scene, a pixel is lost to a cause
+    or valid, never both.
+    """
+    flags = (np.random.default_rng(seed).random((40, 40)) < 0.3).astype(np.uint8)
+    path = tmp_path_factory.mktemp("masks") / "mask.tif"
+    with rasterio.open(chile / "scene.tif") as src:
+        place = src.transform @ Affine.translation(col, row) @ Affine.scale(factor)
+        profile = {"driver": "GTiff", "count": 1, "height": 40, "width": 40, "dtype": "uint8", "crs": src.crs}
+    with rasterio.open(path, "w", **profile, transform=place) as out:
+        out.write(flags, 1)
+    where = Window(*window)
+    rows, cols = (np.arange(start, start + size) for start, size in zip(window[:2], window[2:], strict=True))
+    r, c = (np.floor((at + 0.5 - first) / factor).astype(int) for at, first in ((rows, row), (cols, col)))
+    on = ((r >= 0) & (r < 40))[:, None] & ((c >= 0) & (c < 40))
+    usable = on & (flags[np.clip(r, 0, 39)[:, None], np.clip(c, 0, 39)] == 0)
+    inside = ((rows >= 0) & (rows < 224))[:, None] & ((cols >= 0) & (cols < 224))
+    with open_scene(chile / "scene.tif", None, SceneOptions(masks={"sar": [path]})) as scene:
+        tile = scene.read(where)
+    np.testing.assert_array_equal(tile.valid["sar"], usable & inside)
+    taken = np.logical_or.reduce([np.zeros(where.shape, bool), *tile.lost["sar"].values()])
+    np.testing.assert_array_equal(taken, inside & ~tile.valid["sar"])
 
 
 def test_unknown_places_of_a_mask_are_unusable(chile: Path, tmp_path: Path) -> None:

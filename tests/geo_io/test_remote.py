@@ -122,7 +122,7 @@ def test_only_the_ranges_under_a_window_are_fetched(server: Server, chile: Path)
 def inspect_reader(url: str) -> Any:
     from contextlib import closing
 
-    from mmedge.geo_io.raster import RasterReader
+    from mmedge.geo_io.rasterreader import RasterReader
 
     file = inspect_raster(locate(url))
     return closing(RasterReader(file.path, file.bands))

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UnitError, UsageError
+from mmedge.geo_io.crs import known_crs
 from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
@@ -186,9 +187,16 @@ def test_radar_border_noise_that_is_zero_is_invalid(chile: Path, tmp_path: Path)
 
 
 def test_no_crs_is_an_error_with_a_way_out(chile: Path, tmp_path: Path) -> None:
+    path = rewritten(chile / "sar.tif", tmp_path / "nowhere.tif", crs=None)
     with pytest.raises(GeoreferenceError, match="has no CRS") as caught:
-        open_scene(rewritten(chile / "sar.tif", tmp_path / "nowhere.tif", crs=None), [SAR])
-    assert "rio edit-info --crs" in caught.value.hint
+        open_scene(path, [SAR])
+    assert "--crs SENSOR=" in caught.value.hint
+    options = SceneOptions(crs={"radar": "EPSG:32718"})
+    with open_scene(path, [SAR], options) as scene, open_scene(chile / "sar.tif", [SAR]) as told:
+        assert known_crs(scene.grid.crs) == known_crs(told.grid.crs)
+        assert scene.grid.transform == told.grid.transform
+    with pytest.raises(UsageError, match="is no CRS"):
+        open_scene(path, [SAR], SceneOptions(crs={"sar": "EPSG:nowhere"}))
 
 
 def test_a_coarse_scene_is_warned_about(chile: Path, tmp_path: Path) -> None:

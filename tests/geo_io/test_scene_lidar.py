@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from mmedge.errors import UsageError
+from mmedge.errors import GeoreferenceError, UsageError
 from mmedge.geo_io.cloud import cloud_grid
 from mmedge.geo_io.lidar import LidarSource
 from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.stack import stack
 from mmedge.grid import Window
 from mmedge.modality import Modality
 
@@ -44,6 +45,42 @@ def test_a_cloud_lies_on_the_grid_of_the_rasters(cloud: Path, shared_data: Path)
     with open_scene(None, [optical, ELEVATION], options) as scene:
         assert scene.grid.shape == (20, 20)
         assert scene.read(Window(0, 0, 20, 20)).valid["elevation"].any()
+
+
+def test_a_cloud_without_a_crs_is_told_where_it_lies(shared_data: Path) -> None:
+    path = shared_data / "open/readers/laspy/simple.las"
+    with pytest.raises(GeoreferenceError) as caught:
+        open_scene(path)
+    assert "--crs SENSOR=" in caught.value.hint
+    options = SceneOptions(crs={"lidar": "EPSG:2991"}, bands={"dem": ["surface", "density"]})
+    with open_scene(path, None, options) as scene:
+        window = Window(0, 0, scene.grid.rows, 400)
+        found, valid = scene.sources["elevation"].read(window)
+        assert scene.sources["elevation"].info.bands == ("surface", "density")
+        alone = LidarSource(path, scene.grid, bands=("surface", "density"), crs="EPSG:2991")
+    np.testing.assert_array_equal(found, alone.read(window)[0])
+    assert valid.any()
+
+
+def test_every_band_of_a_cloud_is_stacked_with_its_unit(cloud: Path, tmp_path: Path) -> None:
+    bands = {"elevation": ["ground", "surface", "ndsm", "intensity", "density"]}
+    with open_scene(cloud, None, SceneOptions(bands=bands)) as scene:
+        stack(scene, tmp_path / "lidar.tif")
+        tile = scene.read(scene.grid.window)
+    with rasterio.open(tmp_path / "lidar.tif") as src:
+        assert src.units == ("m", "m", "m", "1", "points/m2")
+        assert src.descriptions[2] == "elevation:ndsm"
+        seen = tile.valid["elevation"]
+        np.testing.assert_array_equal(src.read()[:, seen], tile.data["elevation"][:, seen])
+
+
+def test_voids_of_a_cloud_are_filled_as_far_as_was_asked_for(cloud: Path) -> None:
+    shares = []
+    for cells in (0, 3):
+        with open_scene(cloud, [ELEVATION], SceneOptions(fill_voids=cells)) as scene:
+            shares.append(scene.read(scene.grid.window).valid["elevation"].mean())
+            assert any("at most 3 cells" in text for text in scene.assumptions) == bool(cells)
+    assert shares[0] < 0.97 < shares[1]
 
 
 def test_clouds_and_rasters_of_one_sensor_do_not_mix(cloud: Path, chile: Path) -> None:

@@ -13,12 +13,12 @@ from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.transform import Affine, GCPTransformer
 from rasterio.warp import transform
-from synthetic_products import write_sentinel1
+from synthetic_products import sentinel1_noise, write_sentinel1
 
 from mmedge.errors import GeoreferenceError, SceneError, UnitError
 from mmedge.geo_io.gcp import ControlPoints, control_grid, control_points, north_up
 from mmedge.geo_io.scene import SceneOptions, open_scene
-from mmedge.geo_io.sentinel1 import read_calibration
+from mmedge.geo_io.sentinel1_calibration import read_calibration
 from mmedge.grid import Window
 from mmedge.modality import Modality
 
@@ -64,11 +64,58 @@ def safe(sigma0: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_calibration_is_interpolated_between_lines_and_pixels(safe: Path) -> None:
-    calibration = read_calibration(next(safe.glob("annotation/calibration/*-vv-*.xml")))
+    calibration = read_calibration(next(safe.glob("annotation/calibration/*-vv-*.xml")), None).a
     whole = slow_lut(ROWS, COLS)
     np.testing.assert_allclose(calibration.at(Window(0, 0, ROWS, COLS)), whole, rtol=1e-12)
     np.testing.assert_allclose(calibration.at(Window(149, 30, 3, 200)), whole[149:152, 30:230], rtol=1e-12)
     assert calibration.at(Window(1000, 500, 1, 1))[0, 0] == LUT[2][-1, -1]  # beyond the last vector: held
+
+
+# (line, pixels, noise): the vectors of real products name different pixels, too.
+NOISE = [(0.0, [0.0, 100.0, 299.0], [900.0, 400.0, 2500.0]), (120.0, [0.0, 299.0], [1000.0, 1600.0])]
+NOISE += [(239.0, [0.0, 150.0, 299.0], [500.0, 700.0, 900.0])]
+SWATHS = [((0, 0, 239, 149), [0.0, 100.0, 239.0], [1.0, 1.5, 0.75]), ((10, 150, 200, 299), [10.0, 200.0], [0.5, 2.0])]
+
+
+def slow_noise(row: int, col: int, swaths: Any) -> float:
+    """Of one pixel, as the note on denoising says: range noise between two lines, times the factor of its swath."""
+    lines = [line for line, _, _ in NOISE]
+    across = np.interp(row, lines, [np.interp(col, pixels, noise) for _, pixels, noise in NOISE])
+    for (top, left, bottom, right), line, factor in swaths or ():
+        if top <= row <= bottom and left <= col <= right:
+            across *= np.interp(row, line, factor)
+    return float(across)
+
+
+@pytest.mark.parametrize("swaths", [SWATHS, None])
+def test_thermal_noise_is_subtracted_where_the_product_tells_it(
+    sigma0: dict[str, Any], tmp_path: Path, swaths: Any
+) -> None:
+    """SYNTHETIC annotation over real backscatter. What noise leaves less than 1 DN of stays valid, and dark."""
+    dn = numbers({"vv": sigma0["vv"]})["vv"]
+    dn[100:110, 50:60], dn[5, 5] = 3, 0  # below the noise; never seen
+    safe = write_sentinel1(tmp_path, {"vv": dn}, points=grid_points(), lut=LUT, noise=sentinel1_noise(NOISE, swaths))
+    folder = safe / "annotation" / "calibration"
+    calibration = read_calibration(next(folder.glob("calibration-*.xml")), next(folder.glob("noise-*.xml")))
+    window = Window(3, 2, 230, 290)
+    cut = dn[3:233, 2:292]
+    db, valid = calibration(cut[None].astype(np.float32), cut > 0, window)
+    places = [(r, c) for r in range(3, 233, 13) for c in range(2, 292, 7)]
+    a = slow_lut(ROWS, COLS)
+    expected = [10 * np.log10(max(float(dn[p]) ** 2 - slow_noise(*p, swaths), 1) / a[p] ** 2) for p in places]
+    np.testing.assert_allclose([db[0, r - 3, c - 2] for r, c in places], expected, atol=1e-4)
+    np.testing.assert_allclose(db[0, 97:107, 48:58], -20 * np.log10(a[100:110, 50:60]), atol=1e-4)
+    assert valid.sum() == valid.size - 1
+    with open_scene(safe, [Modality(name="sar", bands=("VV",), unit="dB", gsd_m=10)]) as scene:
+        assert any("thermal noise subtracted" in text for text in scene.assumptions)
+        assert any(file.name.startswith("noise-") for file in scene.files)
+
+
+def test_damaged_noise_is_refused(sigma0: dict[str, Any], tmp_path: Path) -> None:
+    noise = sentinel1_noise(NOISE, SWATHS).replace("2500", "nan")
+    safe = write_sentinel1(tmp_path, numbers(sigma0), points=grid_points(), lut=LUT, noise=noise)
+    with pytest.raises(SceneError, match="damaged noiseRangeLut vector"):
+        open_scene(safe, [SAR])
 
 
 def test_a_safe_folder_is_calibrated_and_placed(safe: Path, sigma0: dict[str, Any]) -> None:
@@ -152,7 +199,7 @@ def test_damaged_calibration_is_refused(safe: Path, tmp_path: Path) -> None:
     mine = shutil.copytree(safe, tmp_path / safe.name)
     for path in mine.glob("annotation/calibration/*.xml"):
         path.write_text(path.read_text().replace("<line>60</line>", "<line>-60</line>"))
-    with pytest.raises(SceneError, match="no rising calibration lines"):
+    with pytest.raises(SceneError, match="no calibrationVectors of rising lines"):
         open_scene(mine, [SAR])
     shutil.rmtree(mine / "annotation" / "calibration")
     with pytest.raises(SceneError, match=r"cannot read .*calibration-"):

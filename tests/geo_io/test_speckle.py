@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import rasterio
 
-from mmedge.geo_io.speckle import lee
+from mmedge.errors import UsageError
+from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.speckle import Speckle, lee
+from mmedge.grid import Window
 
 
 def slow_lee(power: Any, valid: Any, size: int, looks: float) -> Any:
@@ -68,3 +71,30 @@ def test_even_ground_and_nothing_at_all() -> None:
 def test_senseless_settings_are_refused(size: int, looks: float) -> None:
     with pytest.raises(ValueError, match="must be"):
         lee(np.ones((1, 9, 9), np.float32), np.ones((9, 9), bool), size=size, looks=looks)
+
+
+def test_radar_of_a_scene_is_filtered_on_its_own_grid(chile: Path, power: Any) -> None:
+    """In linear power, before anything is resampled; a window as the whole scene, another sensor not at all."""
+    expected = 10 * np.log10(lee(power, np.ones(power.shape[1:], bool), size=7, looks=3))
+    options = SceneOptions(speckle=Speckle(size=7, looks=3))
+    with open_scene(chile / "scene.tif", None, options) as scene, open_scene(chile / "scene.tif") as plain:
+        whole = scene.read(scene.grid.window)
+        part = scene.read(Window(50, 60, 40, 30))
+        before = plain.read(plain.grid.window)
+        assert scene.assumptions == ("speckle filtered: Lee, 7 x 7 pixels, 3 looks",)
+    np.testing.assert_allclose(whole.data["sar"], expected, atol=1e-4)
+    np.testing.assert_array_equal(part.data["sar"], whole.data["sar"][:, 50:90, 60:90])
+    for sensor in ("optical", "elevation"):
+        np.testing.assert_array_equal(whole.data[sensor], before.data[sensor])
+
+
+def test_a_complex_image_has_one_look(shared_data: Path) -> None:
+    path = shared_data / "open/readers/spacenet6/sar_hh.tif"
+    with open_scene(None, None, SceneOptions(sources={"sar": [path]}, bands={"sar": ["HH"]}, speckle=Speckle())) as s:
+        assert any("5 x 5 pixels, 1 looks" in text for text in s.assumptions)
+
+
+def test_settings_are_refused_before_anything_is_read() -> None:
+    for wrong in ({"size": 4}, {"size": 1}, {"looks": 0.0}):
+        with pytest.raises(UsageError):
+            Speckle(**wrong)

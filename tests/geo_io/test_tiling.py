@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.geo_io.tiling import Lattice
-from mmedge.grid import Window
+from mmedge.bundle import Tiling
+from mmedge.geo_io.tiling import Lattice, fitted
+from mmedge.grid import Grid, Window
 
 lattices = st.builds(
     Lattice, st.just(64), st.just(8), st.tuples(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
@@ -43,3 +47,27 @@ def test_a_pixel_belongs_to_the_same_window_whatever_is_cut(
     whole = owner(Window(0, 0, 301, 301), cells)
     assert whole == owner(Window(row // 2, col // 3, 301 - row // 2, 301 - col // 3), other)
     assert (whole[0] + lattice.origin[0] + lattice.halo_px) % lattice.step_px == 0
+
+
+CONVOLUTIONAL = Tiling(kind="convolutional", window_px=960, halo_px=64, align_px=16, token_px=1, resizable=True)
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(10000, 10000), (10980, 10980), (2000, 3000), (224, 224), (100, 5000)])
+def test_a_resizable_window_fits_the_scene(rows: int, cols: int) -> None:
+    grid = Grid(rows, cols, (10, 0, 500003 * 10, 0, -10, 5300005 * 10), "EPSG:32632")
+    tiling = fitted(CONVOLUTIONAL, grid)
+    lattice = Lattice.of(tiling, grid)
+
+    def computed(lattice: Lattice) -> int:
+        return lattice.count(grid.window, 1) * lattice.window_px**2
+
+    assert computed(lattice) <= computed(Lattice.of(CONVOLUTIONAL, grid))
+    assert tiling.window_px <= 960
+    for tile in lattice.tiles(grid.window, 1):
+        assert (tile.read.row + grid.origin_px[0]) % 16 == (tile.read.col + grid.origin_px[1]) % 16 == 0
+        assert tile.core.within(tile.read.grow(-64))
+
+
+def test_other_windows_stay_as_they_are() -> None:
+    fixed = replace(CONVOLUTIONAL, resizable=False)
+    assert fitted(fixed, Grid(500, 500, (10, 0, 0, 0, -10, 0), "EPSG:32632")) == fixed

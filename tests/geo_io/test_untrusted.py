@@ -18,7 +18,8 @@ from rasterio.transform import Affine
 
 from mmedge.errors import SceneError
 from mmedge.geo_io.limits import within
-from mmedge.geo_io.raster import RasterReader, inspect_raster
+from mmedge.geo_io.raster import inspect_raster
+from mmedge.geo_io.rasterreader import RasterReader
 from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 

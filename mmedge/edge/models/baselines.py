@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmedge.edge.models.encoders import Encoder, share_seen
 from mmedge.edge.models.galileo import WIDTH
 from mmedge.edge.models.mamol import Adapter, MaMOL, MaMOLConfig
-from mmedge.edge.models.network import Intake, Maps, Network
+from mmedge.edge.models.network import Inlet, Maps, Network
 from mmedge.edge.models.plain import Plain, Task
 from mmedge.edge.training.missingness import patterns
 
@@ -30,13 +30,13 @@ class Fill(Plain):
     def __init__(self, encoder: Encoder, classes: int, task: Task = "map", *, value: Literal["zero", "mean"]) -> None:
         super().__init__(encoder, classes, task)
         self.value = value
-        self.intakes = {part.sensor: part for part in encoder.modules() if isinstance(part, Intake)}
+        self.inlets = {part.sensor: part for part in encoder.modules() if isinstance(part, Inlet)}
 
     def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
         first = next(iter(valid.values()))
         filled, every = {}, torch.ones_like(first)
         for m, channels in self.channels.items():
-            value = self.intakes[m].mean if self.value == "mean" else torch.zeros(channels, 1, 1, device=first.device)
+            value = self.inlets[m].mean if self.value == "mean" else torch.zeros(channels, 1, 1, device=first.device)
             shape = first.shape[0], channels, *first.shape[2:]
             filled[m] = torch.where(valid[m], data[m], value) if m in data else value.expand(shape)
         return super().forward(filled, dict.fromkeys(filled, every), uniform=True)
@@ -54,8 +54,9 @@ class Specialists(Network):
     def __init__(self, make: Callable[[Mapping[str, int]], Plain], channels: Mapping[str, int]) -> None:
         super().__init__()
         self.channels = dict(channels)
-        self.each = nn.ModuleDict({"+".join(p): make({m: channels[m] for m in p}) for p in patterns(self.sensors)})
-        one = next(iter(self.each.values()))
+        networks = {"+".join(p): make({m: channels[m] for m in p}) for p in patterns(self.sensors)}
+        self.each = nn.ModuleDict(networks)
+        one = networks[self.sensors[0]]
         self.classes, self.task = one.classes, one.task
         self.token_px, self.sees_whole_window = one.token_px, one.sees_whole_window
 
@@ -71,14 +72,14 @@ class Specialists(Network):
         return whole
 
     def losses(self, data: Maps, valid: Maps, labels: Tensor, kept: Tensor) -> dict[str, Tensor]:
-        """Each example trains the specialist of what it keeps."""
+        """Each example trains the specialist of what it keeps of what it has. `data` names every sensor."""
         total = labels.new_zeros((), dtype=torch.float32)
-        for pattern in kept.unique(dim=0):
-            rows = (kept == pattern).all(1)
-            some = tuple(m for m, keep in zip(self.sensors, pattern.tolist(), strict=True) if keep and m in data)
-            part = ({m: x[rows] for m, x in maps.items()} for maps in (data, valid))
-            loss = F.cross_entropy(self._one(some, *part, False), labels[rows], ignore_index=-1, reduction="sum")
-            total = total + loss
+        has = torch.stack([kept[:, i] & valid[m].flatten(1).any(1) for i, m in enumerate(self.sensors)], dim=1)
+        for pattern in torch.unique(has[has.any(1)], dim=0):
+            rows = (has == pattern).all(1)
+            some = tuple(m for m, keep in zip(self.sensors, pattern.tolist(), strict=True) if keep)
+            logits = self._one(some, {m: data[m][rows] for m in some}, {m: valid[m][rows] for m in some}, False)
+            total = total + F.cross_entropy(logits, labels[rows], ignore_index=-1, reduction="sum")
         return {"task": total / (labels >= 0).sum().clamp(min=1)}
 
     def _one(self, some: tuple[str, ...], data: Maps, valid: Maps, uniform: bool) -> Tensor:

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmedge.edge.models.dynamic_transformer import DynamicTransformer, Recovery
 from mmedge.edge.models.encoders import Encoder, Features
-from mmedge.edge.models.galileo import MASKED, Block
 from mmedge.edge.models.network import Maps, withheld
 from mmedge.edge.models.plain import EncoderNetwork, Task
 from mmedge.edge.models.prototypes import Prototypes
@@ -61,27 +61,6 @@ class Places:
     shape: tuple[int, int, int]
 
 
-class DynamicTransformer(nn.Module):
-    """[CLS; one token a sensor] -> CLS. Sensors that `mask` denies are no keys."""
-
-    def __init__(self, config: DyMoConfig, sensors: int) -> None:
-        super().__init__()
-        self.cls = nn.Parameter(torch.randn(config.width) * 0.02)
-        self.kind = nn.Parameter(torch.randn(sensors, config.width) * 0.02)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens (R, M, D), mask (R, M) bool -> (R, D)."""
-        tokens = torch.where(mask[..., None], tokens, 0.0) + self.kind
-        x = torch.cat([self.cls.expand(tokens.shape[0], 1, -1), tokens], dim=1)
-        bias = F.pad(torch.where(mask, 0.0, MASKED), (1, 0))[:, None, None]
-        for block in self.blocks:
-            x = block(x, bias)
-        cls: Tensor = self.norm(x[:, 0])
-        return cls
-
-
 class DyMo(EncoderNetwork):
     """The network. `finish` takes the statistics of every subset; before, no recovered sensor is believed."""
 
@@ -95,12 +74,8 @@ class DyMo(EncoderNetwork):
             raise ValueError(f"DyMo takes at most {MOST_SENSORS} sensors, got {sensors}")
         self.narrow = nn.Linear(encoder.widths[-1], width)
         self.norm = nn.ModuleDict({m: nn.LayerNorm(width) for m in self.sensors})
-        self.transformer = DynamicTransformer(config, sensors)
-        self.recover = nn.Sequential(
-            nn.Linear(sensors * (width + 1), config.recovery_hidden),
-            nn.GELU(),
-            nn.Linear(config.recovery_hidden, sensors * width),
-        )
+        self.transformer = DynamicTransformer(sensors, width, heads=config.heads, layers=config.layers)
+        self.recover = Recovery(sensors, width, config.recovery_hidden)
         self.classify = nn.Linear(width, classes)
         self.project = nn.Linear(width, config.projection)
         self.prototypes = Prototypes(sensors, classes, config.projection, config.distance, config.temperature)
@@ -239,12 +214,7 @@ class DyMo(EncoderNetwork):
 
     def _completed(self, places: Places) -> Tensor:
         """Tokens (R, M, D), recovered where they were not observed."""
-        return torch.where(places.seen[..., None], places.tokens, self._recovered(places.tokens, places.seen))
-
-    def _recovered(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        observed = torch.where(seen[..., None], tokens, 0.0)
-        guess: Tensor = self.recover(torch.cat([observed.flatten(1), seen.to(tokens.dtype)], dim=1))
-        return guess.view(tokens.shape)
+        return torch.where(places.seen[..., None], places.tokens, self.recover(places.tokens, places.seen))
 
     def _terms(
         self, places: Places, features: Mapping[str, Features], labels: Tensor, truth: Tensor, keep: Tensor
@@ -263,7 +233,7 @@ class DyMo(EncoderNetwork):
             terms["prototype"] = self.config.prototype * _mean_loss(self.prototypes.scores(projected), truth)
         tokens = places.tokens.detach()
         wanted = (places.seen & ~mask & mask.any(1, keepdim=True))[..., None]
-        error = (self._recovered(tokens, mask) - tokens).square() * wanted
+        error = (self.recover(tokens, mask) - tokens).square() * wanted
         terms["recovery"] = self.config.recovery * error.sum() / (wanted.sum() * tokens.shape[-1]).clamp(min=1)
         return terms
 

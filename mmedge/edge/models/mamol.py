@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmedge.edge.models.galileo import DEPTH, MASKED, WIDTH, Block, Galileo, group_position
-from mmedge.edge.models.network import Maps, Network
+from mmedge.edge.models.network import Inlet, Maps, Network
 from mmedge.edge.models.pixel_path import PixelPath
 
 TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
@@ -125,17 +125,16 @@ class Adapter(nn.Module):
         return y
 
 
-class Stem(nn.Module):
+class Stem(Inlet):
     """Normalisation and patches of one sensor. Nothing under an invalid pixel reaches what comes after."""
 
-    mean: Tensor
     shift: Tensor
     div: Tensor
     squash: Tensor
 
     def __init__(self, sensor: str) -> None:
-        super().__init__()
-        self.sensor, self.groups = sensor, TOWERS[sensor]
+        super().__init__(sensor)
+        self.groups = TOWERS[sensor]
         shift, div = SCALE[sensor]
         self.register_buffer("mean", torch.zeros(len(shift), 1, 1))
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1))
@@ -146,13 +145,6 @@ class Stem(nn.Module):
         )
         for g in self.groups:
             self.register_buffer(f"place_{g}", torch.zeros(GRID, GRID, WIDTH))
-
-    def adopt(self, galileo: Galileo, *, positions: bool) -> None:
-        """Take over the pre-trained patches; `positions`: places of the tokens, or the mean of all places."""
-        for g in self.groups:
-            self.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
-            place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
-            self.get_buffer(f"place_{g}").copy_(place if positions else place.mean((0, 1)))
 
     def normalise(self, x: Tensor, valid: Tensor) -> Tensor:
         """Galileo's scale; the training mean where a pixel is invalid."""
@@ -211,20 +203,15 @@ class MaMOL(Network):
     def on(cls, galileo: Galileo, config: MaMOLConfig | None = None) -> MaMOL:
         """A model whose stems and blocks are `galileo`'s. The training means of the stems remain to be set."""
         model = cls(config)
-        model.adopt(galileo)
-        return model
-
-    def adopt(self, galileo: Galileo) -> None:
-        """Take over the pre-trained stems and blocks."""
-        self.blocks.load_state_dict(galileo.blocks.state_dict())
-        self.norm.load_state_dict(galileo.norm.state_dict())
+        model.blocks.load_state_dict(galileo.blocks.state_dict())
+        model.norm.load_state_dict(galileo.norm.state_dict())
         for sensor in SENSORS:
-            self.stem(sensor).adopt(galileo, positions=self.config.positions)
-
-    def set_statistics(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor]) -> None:
-        """The means alone: the scale of the inputs is Galileo's."""
-        for m, value in mean.items():
-            self.stem(m).mean.copy_(value.view(-1, 1, 1))
+            stem = model.stem(sensor)
+            for g in stem.groups:
+                stem.patch[g].load_state_dict(galileo.patch_embed(g).proj.state_dict())
+                place = group_position(galileo, g, GRID, GRID, step=TOKEN_PX, month=MONTH)
+                stem.get_buffer(f"place_{g}").copy_(place if model.config.positions else place.mean((0, 1)))
+        return model
 
     def stem(self, sensor: str) -> Stem:
         return cast(Stem, self.stems[sensor])

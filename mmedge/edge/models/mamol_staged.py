@@ -28,9 +28,9 @@ class StagedConfig(AdapterConfig):
 
 
 class StagedMaMOL(Plain):
-    """A plain network with adapters. Stage 0 trains it on complete data; stage 1 freezes its encoder, adapters train.
+    """A plain network with adapters. Stage 0 trains it on complete data; stage 1 freezes its blocks, adapters train.
 
-    The head trains in both.
+    Fusion and head train in both: in the paper they are one layer, which is trained.
     """
 
     stages = 2
@@ -49,6 +49,7 @@ class StagedMaMOL(Plain):
     def begin_stage(self, stage: int) -> None:
         self.adapting = stage > 0
         self.encoder.requires_grad_(not self.adapting)
+        self.encoder.join.requires_grad_(True)
         for part in (self.psi, self.adapters):
             part.requires_grad_(self.adapting)
 

@@ -54,10 +54,14 @@ class Experts(nn.Module):
     def chosen(self, z: Tensor, which: Tensor, weight: Tensor) -> Tensor:
         """Weighted sum of K experts an example, which (B, K) and weight (B, K). No other is computed."""
         batch, width, rows, cols = z.shape
-        first = self.first[which].flatten(1, 2)  # (B, K * hidden, D): the chosen experts side by side
-        hidden = F.relu(first @ z.flatten(2) + self.first_bias[which].flatten(1)[..., None])
-        second = (self.second[which] * weight[..., None, None]).transpose(1, 2).flatten(2)
-        bias = (self.second_bias[which] * weight[..., None]).sum(1)
+        one, one_bias, two, two_bias = (
+            w.index_select(0, which.flatten()).view(*which.shape, *w.shape[1:])
+            for w in (self.first, self.first_bias, self.second, self.second_bias)
+        )
+        first = one.flatten(1, 2)  # (B, K * hidden, D): the chosen experts side by side
+        hidden = F.relu(first @ z.flatten(2) + one_bias.flatten(1)[..., None])
+        second = (two * weight[..., None, None]).transpose(1, 2).flatten(2)
+        bias = (two_bias * weight[..., None]).sum(1)
         return (second @ hidden + bias[..., None]).view(batch, width, rows, cols)
 
     def weighted(self, z: Tensor, weight: Tensor) -> Tensor:
@@ -181,7 +185,7 @@ class Mars(EncoderNetwork):
     @torch.no_grad()
     def _count(self, logits: Tensor, guess: Tensor, valid: Maps, kept: Tensor, lost: Tensor) -> None:
         k, batch = self.config.top_k, len(kept)
-        chosen = [torch.zeros_like(x).scatter(1, x.topk(k).indices, 1.0) for x in (logits, guess)]
+        chosen = [torch.zeros_like(x, dtype=torch.float32).scatter(1, x.topk(k).indices, 1.0) for x in (logits, guess)]
         common = ((chosen[0] * chosen[1]).sum(1) / k).view(batch, -1).mean(1)
         left = torch.stack([_has(valid, m, kept) for m in self.sensors], dim=1) & kept
         code = (left * 2 ** torch.arange(len(self.sensors), device=kept.device)).sum(1)

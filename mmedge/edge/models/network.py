@@ -16,21 +16,37 @@ from torch import Tensor, nn
 Maps = Mapping[str, Tensor]
 
 
-class Intake(nn.Module):
-    """The first operation on a sensor: what is invalid becomes the training mean, which normalises to exactly 0."""
+class Inlet(nn.Module):
+    """Where a sensor enters a network. `mean` (C, 1, 1) stands for what is invalid."""
 
     mean: Tensor
+
+    def __init__(self, sensor: str) -> None:
+        super().__init__()
+        self.sensor = sensor
+
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Mean and standard deviation (C,) of the valid training pixels."""
+        self.mean.copy_(mean.view(-1, 1, 1))
+
+
+class Intake(Inlet):
+    """The first operation on a sensor: what is invalid becomes the training mean, which normalises to exactly 0."""
+
     deviation: Tensor
 
     def __init__(self, sensor: str, channels: int) -> None:
-        super().__init__()
-        self.sensor = sensor
+        super().__init__(sensor)
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
         self.register_buffer("deviation", torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """(B, C, H, W) in model units -> mean 0, deviation 1."""
         return (torch.where(valid, x, self.mean) - self.mean) / self.deviation
+
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        super().set_statistics(mean, deviation)
+        self.deviation.copy_(deviation.view(-1, 1, 1).clamp(min=1e-6))
 
 
 class Network(nn.Module, ABC):
@@ -63,9 +79,8 @@ class Network(nn.Module, ABC):
     def set_statistics(self, mean: Mapping[str, Tensor], deviation: Mapping[str, Tensor]) -> None:
         """Mean and standard deviation (C,) of each sensor's valid training pixels, before training."""
         for part in self.modules():
-            if isinstance(part, Intake):
-                part.mean.copy_(mean[part.sensor].view(-1, 1, 1))
-                part.deviation.copy_(deviation[part.sensor].view(-1, 1, 1).clamp(min=1e-6))
+            if isinstance(part, Inlet):
+                part.set_statistics(mean[part.sensor], deviation[part.sensor])
 
     def begin_stage(self, stage: int) -> None:
         """Called before each of the `stages`; it sets which parameters train. An optimiser is made afterwards."""

@@ -46,7 +46,7 @@ class Prototypes(nn.Module):
     def add(self, z: Tensor, truth: Tensor) -> None:
         """Count projections z (R, d) of classes truth (R,), -1 = none, towards the next epoch's prototypes."""
         known = truth >= 0
-        self.total.index_add_(0, truth[known], self._unit(z[known]))
+        self.total.index_add_(0, truth[known], self._unit(z[known]).to(self.total.dtype))
         self.count.index_add_(0, truth[known], torch.ones_like(truth[known], dtype=self.count.dtype))
 
     def end_epoch(self) -> None:
@@ -93,7 +93,7 @@ class Prototypes(nn.Module):
         self.deviation.copy_(torch.where(some, deviation, usual.clamp(min=1e-3)))
 
     def judge(self, z: Tensor, found: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Confidence and similarity (R, K) of projections z (R, K, d) of the sets `codes` (K,); classes `found` (R, K)."""
+        """Confidence and similarity (R, K) of projections z (R, K, d) of the sets `codes` (K,), found to be `found`."""
         z = self._unit(z)
         confidence = (self._nearness(z, self.overall) / self.temperature).softmax(-1).amax(-1)
         where = codes * self.mean.shape[1] + found

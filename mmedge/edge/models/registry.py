@@ -16,6 +16,7 @@ from typing import Any, cast
 from mmedge.edge.models.baselines import Fill, ModalityDropout, Specialists
 from mmedge.edge.models.dymo import DyMo, DyMoConfig
 from mmedge.edge.models.encoders import Encoder
+from mmedge.edge.models.galileo_encoder import GalileoEncoder
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.mamol_staged import StagedConfig, StagedMaMOL
 from mmedge.edge.models.mars import Mars, MarsConfig
@@ -27,7 +28,7 @@ from mmedge.errors import UsageError
 
 Recipe = Mapping[str, Any]
 
-ENCODERS: Mapping[str, Callable[..., Encoder]] = {"unet": UNet, "vit": ViT}
+ENCODERS: Mapping[str, Callable[..., Encoder]] = {"unet": UNet, "vit": ViT, "galileo": GalileoEncoder}
 
 
 def build(recipe: Recipe) -> Network:
@@ -45,6 +46,16 @@ def build(recipe: Recipe) -> Network:
         raise UsageError(f"cannot build `{full['method']}` on `{full['encoder']}`: {err}") from err
     network.recipe = full
     return network
+
+
+def adopt(network: Network, trained: MaMOL) -> None:
+    """Give a network on Galileo the frozen parts of another. Without them it would stand on a random backbone."""
+    for part in network.modules():
+        if isinstance(part, GalileoEncoder):
+            part.adopt(trained)
+        elif isinstance(part, MaMOL):
+            for name in ("stems", "blocks", "norm"):
+                part.get_submodule(name).load_state_dict(trained.get_submodule(name).state_dict())
 
 
 def _encoder(recipe: Recipe, **options: Any) -> Encoder:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import openvino as ov
 
-from mmedge.edge.runtime.session import Feeds
+from mmedge.bundle import Bundle
+from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes, stored_graph
 from mmedge.tile import Data
 
 # The first inference of a process sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on
@@ -27,7 +26,7 @@ class OpenVinoRuntime:
     name = "openvino"
 
     def __init__(self, *, precision: str, threads: int) -> None:
-        self._core = ov.Core()
+        self._core, self._precision = ov.Core(), precision
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "NUM_STREAMS": str(threads),
@@ -38,8 +37,9 @@ class OpenVinoRuntime:
     def device(self) -> str:
         return str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
 
-    def load(self, graph: Path, shapes: Mapping[str, tuple[int, ...]]) -> OpenVinoSession:
-        model = self._core.read_model(graph)
+    def load(self, bundle: Bundle, key: GraphKey, *, batch: int) -> OpenVinoSession:
+        model = self._core.read_model(stored_graph(bundle, key, self._precision))
+        shapes = input_shapes(bundle, key, batch)
         model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
         return OpenVinoSession(self._core.compile_model(model, "CPU", self._options))
 

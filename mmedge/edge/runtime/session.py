@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
 from mmedge.bundle import Bundle
-from mmedge.errors import MachineError, UsageError
+from mmedge.geo_io.tiling import fitted
+from mmedge.grid import Grid
 from mmedge.modality import Availability
 from mmedge.tile import Data
 
 Feeds = Mapping[str, npt.NDArray[Any]]
-BACKENDS = ("auto", "openvino")
+BATCH_PX = 512 * 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,14 @@ class GraphKey:
 
     availability: Availability
     mixed: bool
+
+    def __str__(self) -> str:
+        return f"{self.availability}.mixed" if self.mixed else str(self.availability)
+
+    @classmethod
+    def every(cls, bundle: Bundle) -> list[GraphKey]:
+        """All graphs of a bundle: for each availability the uniform one, then the mixed one."""
+        return [cls(a, mixed) for a in Availability.every(bundle.order) for mixed in (False, True)]
 
 
 class Session(Protocol):
@@ -35,7 +45,7 @@ class Session(Protocol):
 
 
 class Runtime(Protocol):
-    """A backend on this machine. `load` compiles; what it returns lives as long as the runtime."""
+    """A backend on this machine, at one precision. What `load` returns lives as long as the runtime."""
 
     @property
     def name(self) -> str: ...
@@ -43,42 +53,51 @@ class Runtime(Protocol):
     @property
     def device(self) -> str: ...
 
-    def load(self, graph: Path, shapes: Mapping[str, tuple[int, ...]]) -> Session: ...
+    def load(self, bundle: Bundle, key: GraphKey, *, batch: int) -> Session: ...
 
 
 class Engines:
-    """The graphs of one bundle in one runtime at one precision: each compiled when it is first asked for."""
+    """The graphs of one bundle in one runtime: each compiled when it is first asked for.
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, precision: str, batch: int) -> None:
-        from threading import Lock
+    A batch of large windows is cut to `BATCH_PX` pixels: on a CPU more of them at once only take memory.
+    """
 
-        self.bundle, self.runtime, self.precision, self.batch = bundle, runtime, precision, batch
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int) -> None:
+        self.bundle, self.runtime = bundle, runtime
+        self.batch = max(1, min(batch, BATCH_PX // bundle.tiling.window_px**2))
+        self._wanted = batch
         self._sessions: dict[GraphKey, Session] = {}
+        self._fitted: Engines | None = None
         self._lock = Lock()
+
+    def fitted(self, grid: Grid) -> Engines:
+        """The engines for a scene: with a window that fits it, where the network takes any. Those of the last scene are
+        kept.
+        """
+        tiling = fitted(self.bundle.tiling, grid)
+        if tiling == self.bundle.tiling:
+            return self
+        with self._lock:
+            if self._fitted is None or self._fitted.bundle.tiling != tiling:
+                self._fitted = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted)
+            return self._fitted
 
     def session(self, key: GraphKey) -> Session:
         with self._lock:
             if key not in self._sessions:
-                self._sessions[key] = self._load(key)
+                self._sessions[key] = self.runtime.load(self.bundle, key, batch=self.batch)
             return self._sessions[key]
 
-    def _load(self, key: GraphKey) -> Session:
-        side = self.bundle.tiling.window_px
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name in key.availability:
-            shapes[name] = (self.batch, self.bundle.modality(name).channels, side, side)
-            shapes[f"{name}_valid"] = (self.batch, 1, side, side)
-        # bf16 is a way to execute the fp32 graph; int8 is a graph of its own.
-        stored = "fp32" if self.precision == "bf16" else self.precision
-        return self.runtime.load(self.bundle.graph(key.availability, precision=stored, mixed=key.mixed), shapes)
+
+def stored_graph(bundle: Bundle, key: GraphKey, precision: str) -> Path:
+    """The graph file for a precision: bf16 is a way to execute the fp32 graph, int8 is a graph of its own."""
+    return bundle.graph(key.availability, precision="fp32" if precision == "bf16" else precision, mixed=key.mixed)
 
 
-def open_runtime(backend: str, *, precision: str, threads: int) -> Runtime:
-    """The backend of that name; `auto` takes the best one that is there."""
-    if backend not in BACKENDS:
-        raise UsageError(f"no backend `{backend}`", hint=f"--backend {'|'.join(BACKENDS)}")
-    try:
-        from mmedge.edge.runtime.openvino import OpenVinoRuntime
-    except ImportError as err:
-        raise MachineError(f"OpenVINO cannot be loaded: {err}", hint="pip install openvino") from None
-    return OpenVinoRuntime(precision=precision, threads=threads)
+def input_shapes(bundle: Bundle, key: GraphKey, batch: int) -> dict[str, tuple[int, int, int, int]]:
+    """(batch, channels, height, width) of each input of a graph, in the graph's order."""
+    side, shapes = bundle.tiling.window_px, {}
+    for name in key.availability:
+        shapes[name] = (batch, bundle.modality(name).channels, side, side)
+        shapes[f"{name}_valid"] = (batch, 1, side, side)
+    return shapes

@@ -1,9 +1,10 @@
-"""model.json of the default bundle: a STAC item of the MLM extension, and the licence notices beside it."""
+"""model.json of the shipped bundles: STAC items of the MLM extension, and the licence notices beside them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,15 @@ import rasterio
 from rasterio.warp import transform_bounds
 
 from mmedge.bundle import LandClass, Tiling
-from mmedge.edge.models.mamol import SCALE, SQUASH, MaMOL
-from mmedge.edge.training.item import ROLES, bands_of, model_item
+from mmedge.edge.models.network import Network
+from mmedge.edge.training.facts import cost_of, scaling_of
+from mmedge.edge.training.item import bands_of, model_item
 from mmedge.edge.training.samples import CLASS_VALUES, OPTICAL, SAR
 from mmedge.edge.training.score import HALO_PX, WINDOW_PX
-from mmedge.modality import Modality
+from mmedge.modality import Derive, Modality
 
-NAME = "mamol-terra"
-MODALITIES = (
-    Modality(name="optical", bands=OPTICAL, unit="reflectance", gsd_m=10.0),
-    Modality(name="sar", bands=SAR, unit="dB", gsd_m=10.0),
-    Modality(name="elevation", bands=("DEM",), unit="m", gsd_m=10.0, derive="relief"),
-)
+# Windows of the attention model.
 TILING = Tiling(kind="attention", window_px=WINDOW_PX, halo_px=HALO_PX, align_px=WINDOW_PX - 2 * HALO_PX, token_px=8)
-FIELDS = {
-    ".safetensors": {"bands": bands_of(MODALITIES)}
-}  # STAC 1.1 allows bands in an item's properties where an asset has some
 CLASSES = {
     1: ("water", (0x41, 0x9B, 0xDF)),
     2: ("trees", (0x39, 0x7D, 0x49)),
@@ -42,7 +36,7 @@ DESCRIPTION = (
     "land-cover model, and no model that is could be made from these data. Its labels are themselves a model product."
 )
 LICENSE = """\
-Weights of mamol-terra: Creative Commons Attribution-ShareAlike 4.0 International (CC-BY-SA-4.0)
+Creative Commons Attribution-ShareAlike 4.0 International (CC-BY-SA-4.0)
 https://creativecommons.org/licenses/by-sa/4.0/legalcode
 
 Trained by the mmedge maintainers on:
@@ -53,23 +47,70 @@ Trained by the mmedge maintainers on:
   2016-2021; labels: ESA WorldCover (CC-BY-4.0).
 - Shapes of holes: cloud masks of the public repository sentinel-hub/eo-learn (MIT). Contains modified Copernicus
   Sentinel data 2015-2017.
-
+"""
+GALILEO = """
 The frozen transformer inside is Galileo-nano (G. Tseng et al., arXiv:2502.09356), under the MIT licence:
 
 """
 
 
-def item(model: MaMOL, scenes: Sequence[Path], accuracy: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What tells one shipped model from another."""
+
+    name: str
+    title: str
+    pretrained: str | None
+    derive: Derive
+    notice: str = ""
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return (
+            Modality(name="optical", bands=OPTICAL, unit="reflectance", gsd_m=10.0),
+            Modality(name="sar", bands=SAR, unit="dB", gsd_m=10.0),
+            Modality(name="elevation", bands=("DEM",), unit="m", gsd_m=10.0, derive=self.derive),
+        )
+
+    @property
+    def licence(self) -> str:
+        return f"Weights of {self.name}: {LICENSE}{self.notice}"
+
+    @property
+    def fields(self) -> dict[str, dict[str, Any]]:
+        """STAC 1.1 allows bands in an item's properties where an asset has some."""
+        return {".safetensors": {"bands": bands_of(self.modalities)}}
+
+
+TERRA = Card(
+    name="mamol-terra",
+    title="MaMOL on Galileo-nano, TerraMesh",
+    pretrained="Galileo-nano (nasaharvest/galileo, MIT), frozen",
+    derive="relief",
+    notice=GALILEO,
+)
+CONV = Card(name="mamol-conv", title="MaMOL on a convolutional U-Net, TerraMesh", pretrained=None, derive="terrain")
+
+
+def item(
+    card: Card,
+    network: Network,
+    tiling: Tiling,
+    scenes: Sequence[Path],
+    *,
+    accuracy: Mapping[str, Any],
+    domain: Mapping[str, Any],
+) -> dict[str, Any]:
     """The STAC item without its assets. `scenes`: folders of the training scenes; `accuracy`: what was measured."""
     return model_item(
-        NAME,
-        MODALITIES,
+        card.name,
+        card.modalities,
         [LandClass(value, *CLASSES[value]) for value in CLASS_VALUES],
-        TILING,
+        tiling,
         boxes=[_box(folder / "LULC.tif") for folder in scenes],
-        scaling={m.name: scaling(m.name) for m in MODALITIES},
+        scaling=scaling_of(network),
         properties={
-            "title": "MaMOL on Galileo-nano, TerraMesh",
+            "title": card.title,
             "description": DESCRIPTION,
             "datetime": None,
             "start_datetime": "2016-01-01T00:00:00Z",
@@ -77,32 +118,18 @@ def item(model: MaMOL, scenes: Sequence[Path], accuracy: Mapping[str, Any]) -> d
             "license": "CC-BY-SA-4.0",
             "providers": [{"name": "The mmedge maintainers", "roles": ["producer", "processor"]}],
             "mlm:architecture": "MaMOL",
-            "mlm:total_parameters": sum(p.numel() for p in model.parameters()),
-            "mlm:pretrained": True,
-            "mlm:pretrained_source": "Galileo-nano (nasaharvest/galileo, MIT), frozen",
-            "mlm:hyperparameters": asdict(model.config),
+            "mlm:total_parameters": sum(p.numel() for p in network.parameters()),
+            "mlm:pretrained": card.pretrained is not None,
+            "mlm:pretrained_source": card.pretrained,
+            "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:accuracy": dict(accuracy),
+            "mmedge:domain": dict(domain),
+            "mmedge:cost": cost_of(network, tiling),
         },
     )
-
-
-def scaling(sensor: str) -> list[dict[str, Any]]:
-    """MLM's value_scaling of a sensor that goes through Galileo's stem."""
-    squash = SQUASH.get(sensor)
-    entries: list[dict[str, Any]] = []
-    for i, (shift, div) in enumerate(zip(*SCALE[sensor], strict=True)):
-        if squash and squash[i]:
-            formula = f"(x / (1 + abs(x) * {squash[i]}) - {shift}) / {div}"
-            entries.append({"type": "processing", "format": "python", "expression": formula})
-        else:
-            entries.append({"type": "z-score", "mean": shift, "stddev": div})
-    return entries
 
 
 def _box(path: Path) -> tuple[float, float, float, float]:
     with rasterio.open(path) as src:
         west, south, east, north = transform_bounds(src.crs, "EPSG:4326", *src.bounds)
     return round(west, 6), round(south, 6), round(east, 6), round(north, 6)
-
-
-__all__ = ["CLASSES", "FIELDS", "LICENSE", "MODALITIES", "NAME", "ROLES", "TILING", "item", "scaling"]

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmedge.errors import UsageError
+from mmedge.modality import Derive
 
 HINT = "mmedge train --print-config shows every key"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -31,8 +32,10 @@ class SensorConfig(Section):
     bands: tuple[str, ...] = Field(min_length=1, description="matched by name, never by position")
     unit: Literal["reflectance", "dB", "m", "raw"] = Field(description="what the network gets; files are converted")
     gsd_m: float = Field(gt=0, description="pixel size in metres that maps are made at")
-    derive: Literal["relief"] | None = Field(
-        default=None, description="relief: height above the surroundings and slope, in place of absolute elevation"
+    derive: Derive | None = Field(
+        default=None,
+        description="in place of absolute elevation, height above the surroundings and slope: relief looks at the "
+        "whole window, terrain 7 pixels around, so that a convolutional network's maps have no seams",
     )
 
 
@@ -78,10 +81,8 @@ class SplitConfig(Section):
 
 
 class NetworkConfig(Section):
-    method: str = Field(default="mamol", description="mamol, mars, dymo or dropout: see docs/training.md")
-    encoder: str = Field(
-        default="unet", description="unet, vit, or galileo for MaMOL on Sentinel-2, Sentinel-1, terrain"
-    )
+    method: str = Field(default="mamol", description="mamol, mars, dymo, dropout, ...: see docs/methods.md")
+    encoder: str = Field(default="unet", description="unet, vit, or galileo (Sentinel-2, Sentinel-1, relief alone)")
     options: dict[str, Any] = Field(default={}, description="of the method, such as {experts: 8, top_k: 3}")
     encoder_options: dict[str, Any] = Field(default={}, description="of the encoder, such as {depth: 2}")
 

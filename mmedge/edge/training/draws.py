@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class Draws:
     def _window(self, rng: Rng, wish: Wish, *, plain: bool) -> Examples:
         which, row, col = self.place(rng)
         data, valid = self.scenes.windows(which, np.array([[row, col]]), self.size)
-        labels = self._labels(which, row, col)
+        labels = labels_at(self.scenes.scenes[which].labels, row, col, self.size)[None]
         if not plain:
             augment = self.config.augment
             turns = int(rng.integers(4)) if augment.turns else 0
@@ -125,15 +126,6 @@ class Draws:
         cols = slice(max(0, left) // side, (left + last) // side + 1)
         return bool((blocks.parts[rows, cols] == TRAIN).all())
 
-    def _labels(self, which: int, row: int, col: int) -> Ints:
-        """Labels (1, H, W) of a window that may reach outside the scene."""
-        labels = self.scenes.scenes[which].labels
-        found = np.full((1, self.size, self.size), -1, np.int64)
-        top, left = max(0, row), max(0, col)
-        part = labels[top : row + self.size, left : col + self.size]
-        found[0, top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
-        return found
-
     def _labelled(self, index: int) -> tuple[int, Ints]:
         """How many training pixels a class has, and scene, row, column (N, 3) of at most `POOL` of them."""
         number, places = 0, []
@@ -143,6 +135,15 @@ class Draws:
             mine = mine[:: max(1, -(-len(mine) // POOL))]
             places.append(np.concatenate([np.full((len(mine), 1), which), mine], axis=1))
         return number, np.concatenate(places)
+
+
+def labels_at(labels: npt.NDArray[np.signedinteger[Any]], row: int, col: int, size: int) -> Ints:
+    """Labels (size, size) of a window that may reach outside the scene: -1 there."""
+    found = np.full((size, size), -1, np.int64)
+    top, left = max(0, row), max(0, col)
+    part = labels[top : row + size, left : col + size]
+    found[top - row : top - row + part.shape[0], left - col : left - col + part.shape[1]] = part
+    return found
 
 
 def jitter(rng: Rng, unit: str, x: npt.NDArray[np.float32], config: AugmentConfig) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What a trained network is worth: test blocks, single pixels of held-out cells, holes. One dict, ready for JSON."""
+"""What a trained network is worth: test blocks, single pixels, holes, a shifted lattice. One dict, ready for JSON."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from mmedge.edge.metrics import Confusion
+from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import TEST, TrainingSet
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene, cut
-from mmedge.edge.training.score import HALO_PX, WINDOW_PX, changed_beside_holes, lattice, score_scene, score_world
+from mmedge.edge.training.score import (
+    HALO_PX,
+    STRIDE_PX,
+    WINDOW_PX,
+    changed_beside_holes,
+    lattice,
+    predict,
+    score_scene,
+    score_world,
+)
 from mmedge.edge.training.split import part_of_pixels
 
 HOLES_PER_SCENE = 12
 HOLE_SEED = 433
 
 
-def evaluate(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
-    """Scores on the test parts of `data` per availability: all scenes together, each scene, world pixels, holes."""
+def evaluate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
+    """Scores on the test parts of `data`, per availability: scenes, single pixels, holes, a shifted lattice."""
     model.eval()
     scenes: dict[str, Any] = {}
     total: dict[str, Confusion] = {}
@@ -40,6 +49,7 @@ def evaluate(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> d
             for present in patterns(tuple(m for m in sensors if m != "elevation"))
         },
         "holes": holes_per_availability(model, data, sensors),
+        "shift": shift_per_availability(model, data, sensors),
     }
 
 
@@ -58,7 +68,7 @@ def summary(confusion: Confusion) -> dict[str, Any]:
     }
 
 
-def holes_per_availability(model: nn.Module, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
+def holes_per_availability(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, float]:
     """Share of the pixels beside a hole that change class, for each availability and lost sensor, on all scenes."""
     shares: dict[str, float] = {}
     for present in patterns(sensors):
@@ -71,8 +81,26 @@ def holes_per_availability(model: nn.Module, data: TrainingSet, sensors: tuple[s
     return shares
 
 
+def shift_per_availability(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
+    """Share of all pixels that change class when the lattice of windows moves by half a stride, for each scene."""
+    return {
+        scene.name: {
+            "+".join(present): round(
+                float(np.mean(_classes(model, scene, present) != _classes(model, scene, present, STRIDE_PX // 2))), 5
+            )
+            for present in patterns(sensors)
+        }
+        for scene in data.scenes
+    }
+
+
+def _classes(model: Network, scene: LabelledScene, present: Sequence[str], shift: int = 0) -> npt.NDArray[np.intp]:
+    found: npt.NDArray[np.intp] = predict(model, scene, present, shift=shift).argmax(0)
+    return found
+
+
 def _holes_in(
-    model: nn.Module, scene: LabelledScene, data: TrainingSet, present: Sequence[str], lost: str
+    model: Network, scene: LabelledScene, data: TrainingSet, present: Sequence[str], lost: str
 ) -> tuple[int, int]:
     rng = np.random.default_rng(HOLE_SEED)
     origins = lattice(scene)

@@ -18,6 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
+from mmedge.edge.models.network import Network
+
 Scores = dict[str, float]
 
 
@@ -41,11 +43,11 @@ class FitConfig:
 class Task(Protocol):
     """What a network learns, and how well it does."""
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, step: int) -> Tensor:
+    def loss(self, model: Network, rng: np.random.Generator, step: int) -> Tensor:
         """Loss of one step. Whatever is drawn comes from `rng` or torch's generator, both seeded by the step."""
         ...
 
-    def validate(self, model: nn.Module) -> Scores:
+    def validate(self, model: Network) -> Scores:
         """Scores of the averaged weights; the checkpoint with the highest `selection` is kept."""
         ...
 
@@ -60,7 +62,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def fit(
-    model: nn.Module,
+    model: Network,
     task: Task,
     config: FitConfig,
     *,

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from mmedge.edge.relief import relief
+from mmedge.edge.relief import derive
+from mmedge.modality import Derive
 
 OPTICAL = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12")
 SAR = ("VV", "VH")
@@ -93,11 +94,11 @@ def cut(scene: LabelledScene, origins: npt.NDArray[np.int64], size: int) -> tupl
     return data, valid
 
 
-def with_relief(data: Mapping[str, Float], valid: Mapping[str, Bool]) -> Arrays:
-    """What the network sees: elevation replaced by height above the surroundings and slope."""
+def with_relief(data: Mapping[str, Float], valid: Mapping[str, Bool], kind: Derive = "relief") -> Arrays:
+    """What the network sees: elevation replaced by height above the surroundings and slope, as `kind` says."""
     out = dict(data)
     if "elevation" in out:
-        out["elevation"] = relief(out["elevation"], valid["elevation"], GSD_M)
+        out["elevation"] = derive(kind, out["elevation"], valid["elevation"], GSD_M)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from mmedge.bundle import Tiling
 from mmedge.edge.blocks import TRAIN, VALIDATE
+from mmedge.edge.domain import fit_domain, squares_of
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.config import RunConfig
-from mmedge.edge.training.draws import Draws, Ints
+from mmedge.edge.training.draws import Draws, Ints, labels_at
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import Arrays, Masks
 from mmedge.edge.training.scenes import SceneSet
@@ -21,6 +23,7 @@ from mmedge.edge.training.scenes import SceneSet
 Tensors = dict[str, Tensor]
 SHORTEST_EPOCH = 10
 STATISTICS_WINDOWS = 96
+DOMAIN_WINDOWS = 256
 
 
 class SceneTask:
@@ -83,18 +86,10 @@ class SceneTask:
 
     def validation(self) -> Iterator[tuple[Tensors, Tensors, Tensor]]:
         """Complete validation windows: inputs, valid, and the labels of their cores that validate."""
-        halo, side = self.tiling.halo_px, self.tiling.window_px
-        for which, origins in self.windows:
-            data, valid = self.scenes.windows(which, origins, side)
-            wanted = self.scenes.blocks[which].pixels() == VALIDATE
-            labels = np.where(wanted, self.scenes.scenes[which].labels, -1)
-            padded = np.pad(labels, side, constant_values=-1)
-            cores = np.full((len(origins), side, side), -1, np.int64)
-            inner = slice(halo, side - halo)
-            for i, (row, col) in enumerate(origins + side):
-                cores[i, inner, inner] = padded[row : row + side, col : col + side][inner, inner]
+        for which, origins, labels in self.windows:
+            data, valid = self.scenes.windows(which, origins, self.tiling.window_px)
             inputs = self.scenes.inputs(which, data, valid)
-            yield self.tensors(inputs), self.tensors(valid), torch.from_numpy(cores).to(self.device)
+            yield self.tensors(inputs), self.tensors(valid), torch.from_numpy(labels).to(self.device)
 
     def statistics(self) -> tuple[Tensors, Tensors]:
         """Mean and standard deviation (C,) of each sensor's valid training pixels."""
@@ -107,37 +102,36 @@ class SceneTask:
             deviation[m] = torch.tensor(np.ones(len(pixels)) if empty else pixels.std(1), dtype=torch.float32)
         return mean, deviation
 
+    def domain(self) -> dict[str, Any]:
+        """What training looks like to each sensor, as the bundle stores it; sensors that no scene has are left out."""
+        batch = self.draws.examples(np.random.default_rng(self.config.seed), DOMAIN_WINDOWS, plain=True)
+        squares = {m: squares_of(batch.data[m], batch.valid[m]) for m in self.scenes.sensors}
+        return {m: fit_domain(s).document() for m, s in squares.items() if len(s)}
+
     def tensors(self, arrays: Arrays | Masks) -> Tensors:
         return {m: torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for m, a in arrays.items()}
 
-    def _validation_windows(self) -> list[tuple[int, Ints]]:
-        """Batches (scene, origins) of lattice windows with validation labels, evenly thinned out."""
-        found = [
-            (which, origin)
-            for which in range(len(self.scenes.scenes))
-            for origin in _lattice(self.scenes, which, self.tiling, VALIDATE)
-        ]
-        wanted = self.config.fit.validate_windows
-        chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(wanted, len(found))).round().astype(int)]
+    def _validation_windows(self) -> list[tuple[int, Ints, Ints]]:
+        """Batches (scene, origins, labels) of lattice windows with validation labels, evenly thinned out."""
+        step, halo, size = self.tiling.stride_px, self.tiling.halo_px, self.config.fit.batch
+        found = []
+        for which, (scene, blocks) in enumerate(zip(self.scenes.scenes, self.scenes.blocks, strict=True)):
+            wanted = np.where(blocks.pixels() == VALIDATE, scene.labels, -1)
+            first = [-(a % step) for a in scene.anchor]
+            for row in range(first[0], wanted.shape[0], step):
+                for col in range(first[1], wanted.shape[1], step):
+                    core = labels_at(wanted, row, col, step)
+                    if (core >= 0).any():
+                        found.append((which, (row - halo, col - halo), np.pad(core, halo, constant_values=-1)))
+        number = min(self.config.fit.validate_windows, len(found))
+        chosen = [found[int(i)] for i in np.linspace(0, len(found) - 1, number).round()]
         batches = []
         for which in range(len(self.scenes.scenes)):
-            mine = np.array([o for w, o in chosen if w == which], np.int64).reshape(-1, 2)
-            size = self.config.fit.batch
-            batches += [(which, mine[i : i + size]) for i in range(0, len(mine), size)]
+            mine = [(origin, labels) for w, origin, labels in chosen if w == which]
+            for i in range(0, len(mine), size):
+                origins, labels = zip(*mine[i : i + size], strict=True)
+                batches.append((which, np.array(origins, np.int64), np.stack(labels)))
         return batches
-
-
-def _lattice(scenes: SceneSet, which: int, tiling: Tiling, part: int) -> list[tuple[int, int]]:
-    """Origins of the windows of inference whose cores hold labels of a part."""
-    labels = np.where(scenes.blocks[which].pixels() == part, scenes.scenes[which].labels, -1) >= 0
-    step, halo = tiling.stride_px, tiling.halo_px
-    first = [-(a % step) for a in scenes.scenes[which].anchor]
-    return [
-        (row - halo, col - halo)
-        for row in range(first[0], labels.shape[0], step)
-        for col in range(first[1], labels.shape[1], step)
-        if labels[max(0, row) : row + step, max(0, col) : col + step].any()
-    ]
 
 
 def _network(model: nn.Module) -> Network:

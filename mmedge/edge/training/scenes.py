@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmedge.bundle import LandClass
 from mmedge.edge.blocks import PARTS, Blocks, deal_blocks
-from mmedge.edge.relief import relief
+from mmedge.edge.relief import derive
 from mmedge.edge.training.config import ClassConfig, RunConfig, SceneConfig, SensorConfig
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, cut
 from mmedge.errors import SceneError, UsageError
@@ -61,7 +61,7 @@ class SceneSet:
         pixel_m = gsd_m(self.blocks[which].grid)
         found = {}
         for m in self.modalities:
-            x = relief(data[m.name], valid[m.name], pixel_m) if m.derive == "relief" else data[m.name]
+            x = derive(m.derive, data[m.name], valid[m.name], pixel_m) if m.derive else data[m.name]
             found[m.name] = np.where(valid[m.name], x, np.float32(0))
         return found
 
@@ -104,7 +104,8 @@ def modality_of(sensor: SensorConfig) -> Modality:
 
 
 def _sensors_of(config: RunConfig) -> tuple[SensorConfig, ...]:
-    """Every sensor of the scenes with the bands that all scenes which have it share; elevation as relief."""
+    """Every sensor of the scenes with the bands that all scenes which have it share; elevation never absolute."""
+    height = "terrain" if config.network.encoder == "unet" else "relief"
     bands: dict[str, list[str]] = {}
     units: dict[str, str] = {}
     sizes = []
@@ -122,7 +123,7 @@ def _sensors_of(config: RunConfig) -> tuple[SensorConfig, ...]:
     return tuple(
         SensorConfig.model_validate(
             {"name": name, "bands": found, "unit": units[name], "gsd_m": size}
-            | ({"derive": "relief"} if units[name] == "m" and len(found) == 1 else {})
+            | ({"derive": height} if units[name] == "m" and len(found) == 1 else {})
         )
         for name, found in bands.items()
     )

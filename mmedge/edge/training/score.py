@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmedge.edge.metrics import Confusion
+from mmedge.edge.models.network import Network
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, WorldPixels, cut, with_relief
+from mmedge.modality import Derive
 
 WINDOW_PX, STRIDE_PX, HALO_PX = 64, 48, 8
 PATCH_PX = 8
@@ -31,7 +33,7 @@ def lattice(scene: LabelledScene, wanted: npt.NDArray[np.bool_] | None = None, *
 
 
 def predict(
-    model: nn.Module,
+    model: Network,
     scene: LabelledScene,
     sensors: Sequence[str],
     *,
@@ -39,8 +41,11 @@ def predict(
     shift: int = 0,
     batch: int = 16,
 ) -> npt.NDArray[np.float32]:
-    """Logits (classes, H, W) of a scene; NaN where no window was wanted."""
+    """Logits (classes, H, W) of a scene; NaN where no window was wanted. A network of finite reach sees it whole."""
     height, width = scene.labels.shape
+    if not model.sees_whole_window:
+        side = -(-max(height, width) // WINDOW_PX) * WINDOW_PX
+        return run(model, *cut(scene, np.zeros((1, 2), np.int64), side), sensors)[0, :, :height, :width]
     out: npt.NDArray[np.float32] | None = None
     for origins in _batches(lattice(scene, wanted, shift=shift), batch):
         logits = run(model, *cut(scene, origins, WINDOW_PX), sensors)
@@ -56,12 +61,17 @@ def predict(
     return out
 
 
-def run(model: nn.Module, data: Arrays, valid: Masks, sensors: Sequence[str]) -> npt.NDArray[np.float32]:
+def run(model: Network, data: Arrays, valid: Masks, sensors: Sequence[str]) -> npt.NDArray[np.float32]:
     """Logits (B, classes, H, W) of windows with raw elevation."""
     with torch.no_grad():
-        inputs = tensors(with_relief({m: data[m] for m in sensors}, valid))
+        inputs = tensors(with_relief({m: data[m] for m in sensors}, valid, derive_for(model)))
         logits: Tensor = model(inputs, tensors({m: valid[m] for m in sensors}))
     return logits.numpy()
+
+
+def derive_for(model: Network) -> Derive:
+    """A network that sees its whole window gets relief, one of finite reach gets terrain."""
+    return "relief" if model.sees_whole_window else "terrain"
 
 
 def tensors(arrays: dict[str, npt.NDArray[np.float32]] | dict[str, npt.NDArray[np.bool_]]) -> dict[str, Tensor]:
@@ -69,14 +79,14 @@ def tensors(arrays: dict[str, npt.NDArray[np.float32]] | dict[str, npt.NDArray[n
 
 
 def score_scene(
-    model: nn.Module, scene: LabelledScene, sensors: Sequence[str], pixels: npt.NDArray[np.bool_], *, shift: int = 0
+    model: Network, scene: LabelledScene, sensors: Sequence[str], pixels: npt.NDArray[np.bool_], *, shift: int = 0
 ) -> Confusion:
     """Confusion on the pixels (H, W) of one scene."""
     logits = predict(model, scene, sensors, wanted=pixels, shift=shift)
     return Confusion.of(np.where(pixels, scene.labels, -1), logits.argmax(0), len(logits))
 
 
-def score_world(model: nn.Module, world: WorldPixels, sensors: Sequence[str], classes: int) -> Confusion:
+def score_world(model: Network, world: WorldPixels, sensors: Sequence[str], classes: int) -> Confusion:
     """Confusion over every place and usable date: a pixel is repeated to one token's patch."""
     total = Confusion(np.zeros((classes, classes), np.int64))
     usable = np.logical_and.reduce([world.usable[m] for m in sensors])
@@ -94,7 +104,7 @@ def repeat(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def changed_beside_holes(
-    model: nn.Module,
+    model: Network,
     windows: Iterable[tuple[Arrays, Masks]],
     holes: Sequence[npt.NDArray[np.bool_]],
     sensors: Sequence[str],

@@ -14,28 +14,30 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import distributed
 
-from mmedge.bundle import Bundle, Tiling, open_bundle, write_model_json
+from mmedge.bundle import Bundle, open_bundle, write_model_json
 from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
 from mmedge.edge.models.mamol import MaMOL
-from mmedge.edge.models.network import Intake, Network
-from mmedge.edge.models.registry import build
-from mmedge.edge.runtime.session import Engines, GraphKey, open_runtime
+from mmedge.edge.models.network import Network
+from mmedge.edge.models.registry import adopt, build
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training import card
 from mmedge.edge.training.config import RunConfig, print_config
+from mmedge.edge.training.facts import cost_of, scaling_of
 from mmedge.edge.training.fit import FitConfig, Scores, fit
-from mmedge.edge.training.item import ROLES, model_item
-from mmedge.edge.training.reach import tiling_of
+from mmedge.edge.training.item import ROLES, bands_of, model_item
 from mmedge.edge.training.scene_task import SceneTask
 from mmedge.edge.training.scenes import SceneSet, complete, open_configured, read_scenes
+from mmedge.edge.training.tiling import tiling_of
 from mmedge.errors import OutputError, UsageError
 from mmedge.geo_io.ground import footprint
 from mmedge.geo_io.labels import Labels
@@ -44,6 +46,7 @@ from mmedge.modality import Availability
 
 PARITY = 1e-4  # of the largest logit: graphs against the eager network
 PARITY_WINDOWS = 2
+SCENES = "scenes-"  # scenes laid out on disk, for the time of a run
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -83,27 +86,41 @@ def train(
     None on all processes of a distributed run but the first. Raises OutputError where the bundle exists, UsageError or
     SceneError for what the run file gets wrong.
     """
+    check_target(config, overwrite=overwrite)
     target = config.folder
-    if target.exists() and not overwrite:
-        raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, `name` names another")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # its warnings concern packages that we do not use
     config = complete(config)
     run = target.with_name(f"{target.name}.run")
     run.mkdir(parents=True, exist_ok=True)
+    if "RANK" not in os.environ:  # what a killed run left
+        for stale in run.glob(f"{SCENES}*"):
+            shutil.rmtree(stale)
     if config.fit.threads:
         torch.set_num_threads(config.fit.threads)
-    with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix="scenes-") as cache:
+    with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix=SCENES) as cache:
         scenes = read_scenes(config, Path(cache), warn=warn)
         network = _network(config, scenes)
-        tiling = tiling_of(network, config.window_px, config.halo_px)
+        derives = {m.derive for m in scenes.modalities if m.derive}
+        tiling = tiling_of(network, config.window_px, config.halo_px, derives=derives)
         task = SceneTask(scenes, config, tiling, device)
         network.set_statistics(*task.statistics())
         network.to(device)
-        best = _fitted(network, task, config, run, say=say, progress=progress)
+        best = fitted(network, task, config, run, say=say, progress=progress)
         if rank:
             return None
         (run / "run.yaml").write_text(print_config(config), encoding="utf-8")
         return _bundle(network.cpu(), task, config, best, warn=warn)
+
+
+def check_target(config: RunConfig, *, overwrite: bool) -> None:
+    """Raise where the bundle cannot be written: before any work, touching nothing."""
+    target = config.folder
+    if target.exists() and not overwrite:
+        raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, `name` names another")
+    if target.exists() and not (target / "model.json").is_file():
+        raise OutputError(f"`{target}` is no bundle, so it is not replaced", hint="change `name` or `out`")
+    if config.license_file and not config.license_file.is_file():
+        raise UsageError(f"no such file: `{config.license_file}`", hint="correct `license_file`")
 
 
 @contextmanager
@@ -133,26 +150,26 @@ def _network(config: RunConfig, scenes: SceneSet) -> Network:
             "encoder_options": config.network.encoder_options,
         }
     )
-    if isinstance(network, MaMOL):
+    if config.network.encoder == "galileo":
         _adopt_shipped(network, scenes)
     return network
 
 
-def _adopt_shipped(network: MaMOL, scenes: SceneSet) -> None:
+def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
     """Galileo's frozen weights, as the default bundle carries them."""
-    for mine, theirs in zip(scenes.modalities, card.MODALITIES, strict=True):
+    known = {m.name: m for m in card.TERRA.modalities}
+    for mine in scenes.modalities:
+        theirs = known[mine.name]
         if (mine.bands, mine.unit, mine.derive) != (theirs.bands, theirs.unit, theirs.derive):
             raise UsageError(
                 f"Galileo takes {theirs.name} as {', '.join(theirs.bands)} in {theirs.unit}"
                 f"{f' ({theirs.derive})' if theirs.derive else ''}, the run file says {', '.join(mine.bands)}",
                 hint="change `sensors`, or take `encoder: unet`",
             )
-    shipped = load_eager(open_bundle().folder)
-    for part in ("stems", "blocks", "norm"):
-        network.get_submodule(part).load_state_dict(shipped.get_submodule(part).state_dict())
+    adopt(network, cast(MaMOL, load_eager(open_bundle().folder)))
 
 
-def _fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
+def fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
     """Every stage of the network, trained or taken from the state on disk; then its last statistics."""
     fields = config.fit.model_dump(include=set(FitConfig.__dataclass_fields__))
     options = RunOptions(**fields, seed=config.seed, run=config.model_dump(mode="json", exclude={"out"}))
@@ -199,21 +216,41 @@ def _log(history: Sequence[Scores], folder: Path) -> None:
 
 def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say) -> TrainRecord:
     """The bundle, complete and checked before it gets its name."""
-    target, part = config.folder, config.folder.with_name(f"{config.folder.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
+    target = config.folder
+    part, old = (target.with_name(f"{target.name}.{kind}") for kind in ("part", "old"))
+    for folder in (part, old):
+        if folder.exists():
+            shutil.rmtree(folder)
     part.mkdir(parents=True)
+    try:
+        accuracy = _filled(part, network, task, config, best, warn=warn)
+        if target.exists():
+            target.replace(old)
+        part.replace(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
+    return TrainRecord(folder=target, bundle=open_bundle(target), best=best, accuracy=accuracy)
+
+
+def _filled(
+    folder: Path, network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say
+) -> dict[str, Any]:
+    """Everything that a bundle holds, into an empty folder; what it is worth."""
     scenes, tiling = task.scenes, task.tiling
-    export_graphs(network, part, window_px=tiling.window_px)
+    export_graphs(network, folder, window_px=tiling.window_px)
     if config.license_file:
-        shutil.copyfile(config.license_file, part / "LICENSE")
+        shutil.copyfile(config.license_file, folder / "LICENSE")
     else:
-        (part / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
-    item = _item(network, scenes, tiling, config)
-    write_model_json(part, item, ROLES)
-    engines = _engines(open_bundle(part))
+        (folder / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
+    item = _item(network, task, config)
+    fields = {".safetensors": {"bands": bands_of(scenes.modalities)}}  # STAC: an item has bands where an asset has some
+    write_model_json(folder, item, ROLES, fields)
+    engines = _engines(open_bundle(folder))
     _check_parity(network, task, engines)
-    accuracy = {"validation": _rounded(best)}
+    accuracy: dict[str, Any] = {"validation": _rounded(best)}
     tested = _tested(engines, scenes, config)
     if tested is None:
         warn("no labelled pixel is left for a test: the bundle's scores are those of validation")
@@ -221,20 +258,17 @@ def _bundle(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
         accuracy["test"] = tested["availability"]
         accuracy |= {f"test_{key}": tested[key] for key in ("mean", "worst")}
     item["properties"]["mmedge:accuracy"] = accuracy
-    write_model_json(part, item, ROLES)
-    open_bundle(part)
-    if target.exists():
-        shutil.rmtree(target)
-    part.replace(target)
-    return TrainRecord(folder=target, bundle=open_bundle(target), best=best, accuracy=accuracy)
+    write_model_json(folder, item, ROLES, fields)
+    return accuracy
 
 
 def _engines(bundle: Bundle) -> Engines:
-    runtime = open_runtime("openvino", precision="fp32", threads=threads_available())
-    return Engines(bundle, runtime, precision="fp32", batch=PARITY_WINDOWS)
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=threads_available())
+    return Engines(bundle, runtime, batch=PARITY_WINDOWS)
 
 
-def _item(network: Network, scenes: SceneSet, tiling: Tiling, config: RunConfig) -> dict[str, Any]:
+def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any]:
+    scenes, tiling = task.scenes, task.tiling
     boxes = [[round(v, 6) for v in footprint(b.grid)[1]] for b in scenes.blocks]
     training = [
         {"name": s.name, "files": list(files), **blocks.document()}
@@ -246,7 +280,7 @@ def _item(network: Network, scenes: SceneSet, tiling: Tiling, config: RunConfig)
         scenes.classes,
         tiling,
         boxes=boxes,
-        scaling=_scaling(network),
+        scaling=scaling_of(network),
         properties={
             "title": config.name,
             "description": config.description or f"Trained by mmedge on {len(training)} scenes.",
@@ -254,39 +288,16 @@ def _item(network: Network, scenes: SceneSet, tiling: Tiling, config: RunConfig)
             **when(scenes.acquired),
             "mlm:architecture": str(network.recipe["method"]),
             "mlm:total_parameters": sum(p.numel() for p in network.parameters()),
-            "mlm:pretrained": isinstance(network, MaMOL),
+            "mlm:pretrained": network.recipe["encoder"] == "galileo",
             "mlm:pretrained_source": "Galileo-nano (nasaharvest/galileo, MIT), frozen"
-            if isinstance(network, MaMOL)
+            if network.recipe["encoder"] == "galileo"
             else None,
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},
-            "mmedge:cost": {str(a): _cost(network, a, tiling) for a in Availability.every(network.sensors)},
+            "mmedge:domain": task.domain(),
+            "mmedge:cost": cost_of(network, tiling),
         },
     )
-
-
-def _scaling(network: Network) -> dict[str, list[dict[str, Any]]]:
-    """How the graph normalises each sensor, in MLM's words."""
-    if isinstance(network, MaMOL):
-        return {m: card.scaling(m) for m in network.sensors}
-    found = {}
-    for part in network.modules():
-        if isinstance(part, Intake):
-            pairs = zip(part.mean.flatten().tolist(), part.deviation.flatten().tolist(), strict=True)
-            found[part.sensor] = [{"type": "z-score", "mean": mean, "stddev": div} for mean, div in pairs]
-    return found
-
-
-def _cost(network: Network, availability: Availability, tiling: Tiling) -> dict[str, Any]:
-    """Multiply-adds for each pixel of a map, the overlap of windows included."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    side = tiling.window_px
-    data = {m: torch.zeros(1, network.channels[m], side, side) for m in availability}
-    valid = {m: torch.ones(1, 1, side, side, dtype=torch.bool) for m in availability}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(data, valid, uniform=True)
-    return {"macs_per_px": round(counter.get_total_flops() / 2 / tiling.stride_px**2)}
 
 
 def _check_parity(network: Network, task: SceneTask, engines: Engines) -> None:

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
+from mmedge.edge.models.network import Maps, Network  # noqa: E402
 from mmedge.edge.training.batches import TrainingSet  # noqa: E402
 from mmedge.edge.training.fit import fit  # noqa: E402
 from mmedge.edge.training.missingness import Holes  # noqa: E402
@@ -21,14 +22,16 @@ SENSORS = ("sar",)
 CONFIG = TerraConfig(steps=8, draws=1, windows=2, world=0.0, check_every=4, learning_rate=0.05)
 
 
-class Pixelwise(nn.Module):
+class Pixelwise(Network):
     """A linear classifier of each pixel: enough to learn a threshold."""
+
+    sees_whole_window = True
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 7, 1)
 
-    def forward(self, data: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
+    def forward(self, data: Maps, valid: Maps, *, uniform: bool = False) -> Tensor:
         logits: Tensor = self.conv(torch.where(valid["sar"], data["sar"], -15.0) / 10 + 1.5)
         return logits
 

@@ -1,0 +1,325 @@
+"""`quantize`: calibrate over availabilities, insert Q/DQ, keep float what needs it, gate, and write a new bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import onnx
+
+from mmedge.bundle import Bundle, graph_href, open_bundle, write_model_json
+from mmedge.calibration.observe import observe
+from mmedge.calibration.qdq import Layer, linear_layers, load_graph, quantized, save_quantized
+from mmedge.calibration.scales import METHODS
+from mmedge.calibration.score import calibration_error, cpu_ms, fit_temperature, pixels, timing_feeds
+from mmedge.calibration.sensitivity import Sensitivity, sensitivities, too_small
+from mmedge.calibration.windows import (
+    CalibrationError,
+    LabelledScene,
+    LabelledWindow,
+    check_calibration,
+    holed,
+    read_windows,
+    sample,
+    stack,
+)
+from mmedge.edge.device import cpu_flags, cpu_name
+from mmedge.edge.macs import graph_macs
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes, stored_graph
+from mmedge.errors import OutputError, UsageError
+from mmedge.modality import Availability
+
+BATCH = 8
+# How many of the most sensitive layers stay float, tried in this order until validation loses at most MARGIN of what
+# the gate allows: the gate's own windows are others.
+STEPS = (0, 2, 6, 14, 30)
+MARGIN = 0.5
+SENSITIVITY_WINDOWS = 8
+CROPS = 4  # random windows of each scene, for each that calibration wants: not all are valid, nor of a rare class
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeRequest:
+    """Everything that decides a quantization.
+
+    `calibrate`: scenes whose windows give the ranges. `validate`: labelled scenes that choose how many layers stay
+    float and fit the temperature. `test`: labelled scenes of the gate. Each defaults to the one before.
+    `max_drop`: points of overall accuracy that int8 may lose for any availability.
+    """
+
+    model: str | Path
+    output: Path
+    calibrate: tuple[LabelledScene, ...]
+    validate: tuple[LabelledScene, ...] = ()
+    test: tuple[LabelledScene, ...] = ()
+    method: str = "mse"
+    windows: int = 32
+    max_drop: float = 0.5
+    seed: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One availability before and after. Accuracy in percent, ECE in percent, time in ms of CPU for a batch of 8."""
+
+    availability: str
+    pixels: int
+    fp32_oa: float
+    int8_oa: float
+    fp32_miou: float
+    int8_miou: float
+    agreement: float
+    sqnr_db: float
+    temperature: float
+    ece_before: float
+    ece_after: float
+    fp32_ms: float
+    int8_ms: float
+    fp32_bytes: int
+    int8_bytes: int
+
+    @property
+    def drop(self) -> float:
+        """Points of overall accuracy that int8 loses."""
+        return round(self.fp32_oa - self.int8_oa, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeReport:
+    """What came of it. `float_layers`: name -> why it is not int8. `passed`: the gates; None: nothing has labels."""
+
+    output: Path
+    rows: tuple[Row, ...]
+    float_layers: Mapping[str, str]
+    bundle_bytes: int
+    recipe: Mapping[str, Any]
+    passed: bool | None
+    machine: str = field(default_factory=lambda: f"{cpu_name()}: {' '.join(cpu_flags())}")
+
+    def document(self) -> dict[str, Any]:
+        """As JSON of schema `mmedge.quantize/1`."""
+        rows = [{**asdict(row), "drop": row.drop} for row in self.rows]
+        return {"schema": "mmedge.quantize/1", **asdict(self), "output": str(self.output), "rows": rows}
+
+
+def quantize(request: QuantizeRequest, *, say: Say = lambda _: None) -> QuantizeReport:
+    """Write `request.output`, a bundle with int8 graphs beside its fp32 ones, unless a gate fails.
+
+    Raises CalibrationError for scenes that cannot be calibrated on, OutputError where the output exists.
+    """
+    bundle = open_bundle(request.model)
+    _check(request)
+    part = request.output.with_name(request.output.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        report = _quantize(request, bundle, part, say)
+        if report.passed is not False:
+            shutil.rmtree(request.output, ignore_errors=True)
+            part.rename(request.output)
+        return report
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check(request: QuantizeRequest) -> None:
+    if request.method not in METHODS:
+        raise UsageError(f"no method `{request.method}`", hint=f"--method {'|'.join(METHODS)}")
+    if request.output.exists() and not request.overwrite:
+        raise OutputError(f"`{request.output}` exists", hint="--overwrite, or another --output")
+
+
+def _quantize(request: QuantizeRequest, bundle: Bundle, part: Path, say: Say) -> QuantizeReport:
+    rng = np.random.default_rng(request.seed)
+    validate = request.validate or request.calibrate
+    graphs = _calibrated(request, bundle, rng, say)
+    say("sensitivity of each layer")
+    ranked = _ranked(graphs)
+    for s in ranked[:10]:
+        say(f"  {s.layer}: {s.why()}")
+    small = too_small([layer for graph in graphs.values() for layer in graph.layers])
+    judges = {a: read_windows(validate, bundle, a, rng) for a in graphs_of(bundle)}
+    float_accuracy = {a: _accuracy(_engines(bundle, "fp32"), windows) for a, windows in judges.items()}
+    kept: dict[str, str] = {}
+    for count in (*STEPS, len(ranked)):
+        kept = small | {s.layer: s.why() for s in ranked[:count]}
+        _write(bundle, part, graphs, kept)
+        int8 = _engines(open_bundle(part), "int8")
+        worst = max(float_accuracy[a] - _accuracy(int8, windows) for a, windows in judges.items())
+        say(f"{len(kept)} layers float: at most {worst:.2f} points lost on the validation windows")
+        if worst <= MARGIN * request.max_drop:
+            break
+    return _report(request, bundle, part, judges, kept, rng, say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A float graph, ready to be quantized: where its weights lie, its layers, and what int8 keeps of their inputs."""
+
+    model: onnx.ModelProto
+    external: dict[str, list[onnx.StringStringEntryProto]]
+    layers: list[Layer]
+    clips: dict[str, float]
+    windows: list[LabelledWindow]
+
+
+def graphs_of(bundle: Bundle) -> list[Availability]:
+    """The availabilities that a bundle has graphs for, the complete one last."""
+    return Availability.every(bundle.order)
+
+
+def _calibrated(request: QuantizeRequest, bundle: Bundle, rng: np.random.Generator, say: Say) -> dict[GraphKey, _Graph]:
+    """Every graph with the clips of its own availability."""
+    found = {}
+    for availability in graphs_of(bundle):
+        pool = read_windows(request.calibrate, bundle, availability, rng, crops=CROPS * request.windows)
+        uniform = sample([w for w in pool if w.key == GraphKey(availability, False)], request.windows, rng)
+        for mixed in (False, True):
+            key = GraphKey(availability, mixed)
+            say(f"calibrating {key}")
+            windows = [holed(w, rng) for w in uniform] if mixed else uniform
+            check_calibration(windows, key, bundle)
+            model, external = load_graph(stored_graph(bundle, key, "fp32"))
+            layers = linear_layers(model)
+            wanted = sorted({layer.input for layer in layers if layer.name not in too_small(layers)})
+            histograms = observe(model, wanted, stack(windows, BATCH))
+            clips = {name: METHODS[request.method](h) for name, h in histograms.items()}
+            found[key] = _Graph(model, external, layers, clips, windows)
+    return found
+
+
+def _ranked(graphs: Mapping[GraphKey, _Graph]) -> list[Sensitivity]:
+    """Every layer, by its noise in whichever graph of one sensor suffers most."""
+    worst: dict[str, Sensitivity] = {}
+    for key, graph in graphs.items():
+        if len(key.availability) > 1 or key.mixed:
+            continue
+        small = too_small(graph.layers)
+        layers = [layer for layer in graph.layers if layer.name not in small]
+        batches = stack(graph.windows[:SENSITIVITY_WINDOWS], BATCH)
+        for found in sensitivities(graph.model, layers, graph.clips, batches):
+            if found.layer not in worst or found.sqnr_db < worst[found.layer].sqnr_db:
+                worst[found.layer] = found
+    return sorted(worst.values(), key=lambda s: s.sqnr_db)
+
+
+def _write(bundle: Bundle, part: Path, graphs: Mapping[GraphKey, _Graph], kept: Mapping[str, str]) -> None:
+    """The bundle with int8 graphs in which the layers `kept` are float."""
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(bundle.folder, part, ignore=shutil.ignore_patterns("*int8*"))
+    models: dict[Path, onnx.ModelProto] = {}
+    external: dict[str, Any] = {}
+    for key, graph in graphs.items():
+        layers = [layer for layer in graph.layers if layer.name not in kept]
+        path = part / graph_href(key.availability, precision="int8", mixed=key.mixed)
+        models[path] = quantized(graph.model, layers, graph.clips)
+        external |= graph.external
+    save_quantized(models, external)
+    _write_item(bundle, part, {})
+
+
+def _write_item(bundle: Bundle, part: Path, properties: Mapping[str, Any]) -> None:
+    """model.json as it was, with more properties and every file of the folder."""
+    roles, fields = {}, {}
+    for asset in bundle.item["assets"].values():
+        suffix = PurePosixPath(asset["href"]).suffix
+        roles[suffix] = asset["roles"]
+        if "bands" in asset:
+            fields[suffix] = {"bands": asset["bands"]}
+    item = {key: value for key, value in bundle.item.items() if key != "assets"}
+    write_model_json(part, {**item, "properties": {**item["properties"], **properties}}, roles, fields)
+
+
+def _engines(bundle: Bundle, precision: str) -> Engines:
+    runtime, _ = open_runtime("openvino", precision=precision, threads=1)
+    return Engines(bundle, runtime, batch=BATCH)
+
+
+def _accuracy(engines: Engines, windows: Sequence[LabelledWindow]) -> float:
+    """Overall accuracy in percent; 0 where nothing has a label."""
+    return 100 * pixels(engines, windows).confusion().overall_accuracy if windows else 0.0
+
+
+def _report(
+    request: QuantizeRequest,
+    bundle: Bundle,
+    part: Path,
+    judges: Mapping[Availability, list[LabelledWindow]],
+    kept: Mapping[str, str],
+    rng: np.random.Generator,
+    say: Say,
+) -> QuantizeReport:
+    say("gates")
+    fp32, int8 = _engines(bundle, "fp32"), _engines(open_bundle(part), "int8")
+    rows, temperatures, cost = [], {}, {}
+    for availability in graphs_of(bundle):
+        windows = read_windows(request.test, bundle, availability, rng) if request.test else judges[availability]
+        if not windows:
+            raise CalibrationError(f"no window shows `{availability}`", hint="give scenes that have these sensors")
+        fit_on = pixels(fp32, judges[availability]).known if judges[availability] else None
+        temperature = fit_temperature(fit_on) if fit_on is not None and len(fit_on.labels) else 1.0
+        row = _row(availability, fp32, int8, windows, temperature)
+        rows.append(row)
+        temperatures[str(availability)] = temperature
+        key = GraphKey(availability, False)
+        macs = graph_macs(stored_graph(bundle, key, "fp32"), input_shapes(bundle, key, 1))
+        cost[str(availability)] = {"macs": macs, "fp32_ms": row.fp32_ms, "int8_ms": row.int8_ms}
+    labelled = any(row.pixels for row in rows)
+    passed = all(row.drop <= request.max_drop for row in rows) if labelled else None
+    recipe = {"method": request.method, "windows": request.windows, "seed": request.seed, "max_drop": request.max_drop}
+    report = QuantizeReport(
+        output=request.output,
+        rows=tuple(rows),
+        float_layers=dict(kept),
+        bundle_bytes=0,
+        recipe=recipe,
+        passed=passed,
+    )
+    properties = {
+        "mmedge:quantization": {**recipe, "float_layers": dict(kept), "rows": report.document()["rows"]},
+        "mmedge:temperature": temperatures,
+        "mmedge:cost": {
+            "unit": "multiply-accumulates a window; ms of CPU for a batch of 8, one thread, OpenVINO",
+            "machine": report.machine,
+            **cost,
+        },
+    }
+    _write_item(bundle, part, properties)
+    size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+    return replace(report, bundle_bytes=size)
+
+
+def _row(
+    availability: Availability, fp32: Engines, int8: Engines, windows: Sequence[LabelledWindow], temperature: float
+) -> Row:
+    before, after = pixels(fp32, windows), pixels(int8, windows)
+    scores = [p.known for p in (before, after)]
+    oa = [100 * p.confusion().overall_accuracy for p in scores]
+    miou = [100 * p.confusion().mean_iou for p in scores]
+    key = next((w.key for w in windows if not w.key.mixed), windows[0].key)
+    feeds = timing_feeds(windows, key, BATCH)
+    ms = cpu_ms({"fp32": (fp32.session(key), feeds), "int8": (int8.session(key), feeds)})
+    sizes = [stored_graph(e.bundle, key, p).stat().st_size for e, p in ((fp32, "fp32"), (int8, "int8"))]
+    return Row(
+        availability=str(availability),
+        pixels=len(scores[0].labels),
+        fp32_oa=round(oa[0], 3),
+        int8_oa=round(oa[1], 3),
+        fp32_miou=round(miou[0], 3),
+        int8_miou=round(miou[1], 3),
+        agreement=round(100 * after.agreement(before), 3),
+        sqnr_db=round(after.sqnr_db(before), 2),
+        temperature=temperature,
+        ece_before=round(100 * calibration_error(scores[1]), 2),
+        ece_after=round(100 * calibration_error(scores[1], temperature), 2),
+        fp32_ms=ms["fp32"],
+        int8_ms=ms["int8"],
+        fp32_bytes=sizes[0],
+        int8_bytes=sizes[1],
+    )

@@ -1,0 +1,55 @@
+"""How much noise each layer adds to the logits when it alone is int8: which layers stay float, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from mmedge.calibration.observe import with_outputs
+from mmedge.calibration.qdq import Layer, quantized
+from mmedge.edge.runtime.session import Feeds
+
+FEWEST_PRODUCTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """One layer alone in int8: signal to noise of the logits, and share of the pixels that change class."""
+
+    layer: str
+    sqnr_db: float
+    changed: float
+
+    def why(self) -> str:
+        return f"alone in int8: {self.sqnr_db:.1f} dB, changes {self.changed:.2%} of the classes"
+
+
+def too_small(layers: Sequence[Layer]) -> dict[str, str]:
+    """Layers that int8 cannot speed up, and why: they stay float whatever their noise."""
+    return {
+        layer.name: f"{layer.products} products an output: nothing to gain"
+        for layer in layers
+        if layer.products < FEWEST_PRODUCTS
+    }
+
+
+def sensitivities(
+    model: onnx.ModelProto, layers: Sequence[Layer], clips: Mapping[str, float], batches: Sequence[Feeds]
+) -> list[Sensitivity]:
+    """Every layer of a graph, the most sensitive first."""
+    reference = _logits(model, batches)
+    power, top = float((reference**2).mean()), reference.argmax(1)
+    found = []
+    for name in sorted({layer.name for layer in layers}):
+        alone = _logits(quantized(model, [layer for layer in layers if layer.name == name], clips), batches)
+        noise = max(float(((alone - reference) ** 2).mean()), 1e-30)
+        found.append(Sensitivity(name, float(10 * np.log10(power / noise)), float((alone.argmax(1) != top).mean())))
+    return sorted(found, key=lambda s: s.sqnr_db)
+
+
+def _logits(model: onnx.ModelProto, batches: Sequence[Feeds]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    session = with_outputs(model, ())
+    return np.concatenate([session.run(["logits"], dict(feeds))[0] for feeds in batches]).astype(np.float64)

@@ -1,0 +1,179 @@
+"""Windows of scenes for calibration and for scores: sampled per availability, class and scene.
+
+Activations differ between availabilities and between land covers, so ranges that are observed on complete data, or on
+the largest class alone, may not hold for the rest. A bad window is an error: never the early end of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.windows import Window as RasterWindow
+
+from mmedge.bundle import Bundle
+from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes
+from mmedge.edge.windows import batches
+from mmedge.errors import MMEdgeError, SceneError
+from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.scene import open_scene
+from mmedge.geo_io.tiling import IoTile, Lattice
+from mmedge.grid import Grid, Window
+from mmedge.modality import Availability
+
+Labels = npt.NDArray[np.int64]
+Rng = np.random.Generator
+FEWEST = 8  # windows an availability is calibrated on at least
+TILES = 64  # read of each scene at most: calibration takes the same time on a scene of any size
+CELLS = 4
+
+
+class CalibrationError(MMEdgeError):
+    """What was given to calibrate on cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledScene:
+    """A scene and, if there is one, the raster of class values on its grid."""
+
+    scene: Path
+    labels: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledWindow:
+    """One network window: inputs of batch 1, and the class index of each pixel of its core (-1: none)."""
+
+    key: GraphKey
+    feeds: Feeds
+    labels: Labels
+    scene: str
+
+    @property
+    def main_class(self) -> int:
+        """The most frequent class of the core, -1 where it has no label."""
+        known = self.labels[self.labels >= 0]
+        return int(np.bincount(known).argmax()) if known.size else -1
+
+
+def read_windows(
+    scenes: Sequence[LabelledScene], bundle: Bundle, availability: Availability, rng: Rng, *, crops: int = 0
+) -> list[LabelledWindow]:
+    """Windows of some scenes as a map of `availability` sees them; scenes that lack one of its sensors are left out.
+
+    `crops`: that many windows of each scene, anywhere in it; 0: those of the lattice, as in a map.
+    """
+    return list(chain.from_iterable(_of_scene(scene, bundle, availability, rng, crops) for scene in scenes))
+
+
+def _of_scene(
+    item: LabelledScene, bundle: Bundle, availability: Availability, rng: Rng, crops: int
+) -> Iterable[LabelledWindow]:
+    with open_scene(item.scene, bundle.modalities) as scene:
+        if not set(availability) <= set(scene.sensors):
+            return
+        scene = scene.only(availability.names)
+        labels = _read_labels(item.labels, scene.grid, bundle) if item.labels else np.full(scene.grid.shape, -1)
+        step, halo = bundle.tiling.stride_px, bundle.tiling.halo_px
+        tiles = _crops(bundle, scene.grid, crops, rng) if crops else _lattice(bundle, scene.grid, rng)
+        for where in tiles:
+            for batch in batches(scene.read(where.read), where, bundle, size=1, pixel_m=gsd_m(scene.grid)):
+                row, col = where.read.row + halo, where.read.col + halo
+                core = Window(row + batch.cells[0, 0] * step, col + batch.cells[0, 1] * step, step, step)
+                yield LabelledWindow(batch.key, batch.feeds, _cut_labels(labels, core), scene.name)
+
+
+def _lattice(bundle: Bundle, grid: Grid, rng: Rng) -> list[IoTile]:
+    """At most TILES tiles of the lattice."""
+    tiles = list(Lattice.of(bundle.tiling, grid).tiles(grid.window, CELLS))
+    return [tiles[i] for i in sorted(rng.permutation(len(tiles))[:TILES])]
+
+
+def _crops(bundle: Bundle, grid: Grid, count: int, rng: Rng) -> list[IoTile]:
+    """Single windows at random places of a grid; none where it is smaller than a window."""
+    side, halo = bundle.tiling.window_px, bundle.tiling.halo_px
+    if min(grid.shape) < side:
+        return []
+    rows, cols = (rng.integers(0, n - side + 1, count) for n in grid.shape)
+    wholes = [Window(int(row), int(col), side, side) for row, col in zip(rows, cols, strict=True)]
+    return [IoTile(whole.grow(-halo), whole, 1, 1) for whole in wholes]
+
+
+def _read_labels(path: Path, grid: Grid, bundle: Bundle) -> Labels:
+    """Class indices (rows, cols) from a raster of class values; what is no class of the model is -1."""
+    with rasterio.open(path) as src:
+        if src.shape != grid.shape or not np.allclose(src.transform[:6], grid.transform[:6], atol=1e-6):
+            raise SceneError(f"the labels `{path.name}` are not on the grid of their scene", hint=f"gdalinfo {path}")
+        codes = src.read(1, window=RasterWindow(0, 0, grid.cols, grid.rows))
+    table = np.full(256, -1, np.int64)
+    table[[c.value for c in bundle.classes]] = np.arange(len(bundle.classes))
+    found: Labels = table[codes.astype(np.uint8)]
+    return found
+
+
+def _cut_labels(labels: Labels, core: Window) -> Labels:
+    """The core's labels; -1 beyond the scene."""
+    out = np.full(core.shape, -1, np.int64)
+    whole = Window(0, 0, *labels.shape)
+    inside = core.intersect(whole)
+    if not inside.empty:
+        out[inside.within(core)] = labels[inside.within(whole)]
+    return out
+
+
+def sample(windows: Sequence[LabelledWindow], count: int, rng: Rng) -> list[LabelledWindow]:
+    """At most `count` windows, evenly from every scene and main class, in random order within each."""
+    strata: dict[tuple[str, int], list[LabelledWindow]] = {}
+    for i in rng.permutation(len(windows)):
+        strata.setdefault((windows[i].scene, windows[i].main_class), []).append(windows[i])
+    rounds = zip_longest(*(strata[key] for key in sorted(strata)))
+    return [w for w in chain.from_iterable(rounds) if w is not None][:count]
+
+
+def holed(window: LabelledWindow, rng: Rng) -> LabelledWindow:
+    """The window for the mixed graph: a box of one sensor, larger than a token, is invalid."""
+    sensor = str(rng.choice(window.key.availability.names))
+    mask = np.array(window.feeds[f"{sensor}_valid"])
+    side = mask.shape[-1]
+    height, width = rng.integers(side // 4, side * 3 // 4, 2)
+    row, col = rng.integers(0, side - height), rng.integers(0, side - width)
+    mask[..., row : row + height, col : col + width] = False
+    key = replace(window.key, mixed=True)
+    return replace(window, key=key, feeds={**window.feeds, f"{sensor}_valid": mask})
+
+
+def stack(windows: Sequence[LabelledWindow], size: int) -> list[Feeds]:
+    """Windows of one graph as batches of `size`; the last one may be smaller."""
+    parts = [windows[i : i + size] for i in range(0, len(windows), size)]
+    return [{name: np.concatenate([w.feeds[name] for w in part]) for name in part[0].feeds} for part in parts]
+
+
+def check_calibration(windows: Sequence[LabelledWindow], key: GraphKey, bundle: Bundle) -> None:
+    """Raises CalibrationError where windows are too few, of a wrong shape or type, or not finite where valid."""
+    if len(windows) < FEWEST:
+        raise CalibrationError(
+            f"only {len(windows)} windows show `{key}`, {FEWEST} are the least to calibrate on",
+            hint="give more or larger scenes with --scenes",
+        )
+    shapes = input_shapes(bundle, key, 1)
+    for window in windows:
+        for name, shape in shapes.items():
+            array = window.feeds.get(name)
+            kind = np.bool_ if name.endswith("_valid") else np.float32
+            if array is None or array.shape != shape or array.dtype != kind:
+                found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+                raise CalibrationError(
+                    f"`{name}` of a window of `{window.scene}` is {found}, not {kind.__name__} {shape}"
+                )
+        for name in key.availability:
+            seen = np.broadcast_to(window.feeds[f"{name}_valid"], window.feeds[name].shape)
+            if not np.isfinite(window.feeds[name][seen]).all():
+                raise CalibrationError(
+                    f"`{name}` of a window of `{window.scene}` has NaN or infinite pixels that are marked valid",
+                    hint="mmedge info SCENE --failures",
+                )

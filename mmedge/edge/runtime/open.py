@@ -1,0 +1,129 @@
+"""Which backend runs a model on this machine, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from mmedge.edge.device import gpu as probe_gpu
+from mmedge.edge.engine import cache_folder, engines_for
+from mmedge.edge.runtime.session import Runtime
+from mmedge.errors import MachineError, UsageError
+from mmedge.extras import need
+
+
+def _openvino(precision: str, threads: int) -> Runtime:
+    try:
+        from mmedge.edge.runtime.openvino import OpenVinoRuntime
+    except ImportError as err:
+        raise MachineError(f"OpenVINO cannot be loaded: {err}", hint="pip install openvino") from None
+    return OpenVinoRuntime(precision=precision, threads=threads)
+
+
+def _onnxruntime(precision: str, threads: int) -> Runtime:
+    need("onnxruntime")
+    from mmedge.edge.runtime.onnxruntime import OnnxRuntime
+
+    return OnnxRuntime(precision=precision)
+
+
+def _eager(precision: str, threads: int) -> Runtime:
+    for module in ("torch", "onnx"):
+        need(module)
+    from mmedge.edge.runtime.eager import EagerRuntime
+
+    return EagerRuntime(precision=precision)
+
+
+def _tensorrt(precision: str, backend: str) -> Runtime:
+    from mmedge.edge.compile import load_tensorrt
+    from mmedge.edge.runtime.tensorrt import TensorRtRuntime
+
+    found = probe_gpu()
+    if found is None:
+        raise MachineError(
+            f"{backend} needs an NVIDIA GPU, and there is none", hint="--backend openvino; mmedge doctor"
+        )
+    cuda = need("cuda.bindings.runtime")
+    return TensorRtRuntime(
+        load_tensorrt(backend), cuda, backend=backend, precision=precision, device=str(found), folder=cache_folder()
+    )
+
+
+_OPENERS: dict[str, Callable[[str, int], Runtime]] = {
+    "openvino": _openvino,
+    "onnxruntime": _onnxruntime,
+    "eager": _eager,
+    "tensorrt": lambda precision, _: _tensorrt(precision, "tensorrt"),
+    "tensorrt-rtx": lambda precision, _: _tensorrt(precision, "tensorrt-rtx"),
+}
+# What each backend computes in. ONNX Runtime has no bf16 on CPUs, and an eager network has no Q/DQ.
+PRECISIONS = {
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
+    "eager": ("fp32", "bf16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
+    "tensorrt-rtx": ("fp32", "fp16", "int8"),
+}
+BACKENDS = ("auto", *_OPENERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A backend and the reason for it. `fallback`: the machine has a GPU that this backend does not use."""
+
+    backend: str
+    why: str
+    fallback: bool = False
+
+
+def choose_backend(precision: str, *, gpu: str | None, torch_uses_it: bool, engines: bool = False) -> Choice:
+    """What `--backend auto` takes: the GPU where something here can use it, else the fastest CPU backend.
+
+    `engines`: whether `mmedge compile` has built some in this precision for this GPU.
+    """
+    if gpu is None:
+        return Choice("openvino", "no NVIDIA GPU here, and OpenVINO is the fastest backend on a CPU")
+    if engines:
+        return Choice("tensorrt", f"{gpu} is here, and so are engines that were built on it")
+    if not torch_uses_it:
+        return Choice("openvino", f"{gpu} is here, but no backend that can use it is installed", fallback=True)
+    if precision not in PRECISIONS["eager"]:
+        return Choice("openvino", f"{gpu} is here, but it runs {precision} through TensorRT alone", fallback=True)
+    return Choice("eager", f"{gpu} is here and PyTorch can use it")
+
+
+def check_choice(choice: Choice, precision: str, *, strict_device: bool) -> None:
+    """Raises where the backend lacks the precision, and, if `strict_device`, where a GPU would be left idle."""
+    if strict_device and choice.fallback:
+        raise MachineError(choice.why, hint="mmedge doctor; or leave --strict-device out")
+    if precision not in PRECISIONS[choice.backend]:
+        able = [name for name, some in PRECISIONS.items() if precision in some]
+        raise UsageError(f"{choice.backend} has no {precision}", hint=f"--backend {'|'.join(able)}")
+
+
+def open_runtime(backend: str, *, precision: str, threads: int, strict_device: bool = False) -> tuple[Runtime, Choice]:
+    """The backend of that name and why it was taken. `strict_device`: rather fail than leave a GPU idle."""
+    if backend not in BACKENDS:
+        raise UsageError(f"no backend `{backend}`", hint=f"--backend {'|'.join(BACKENDS)}")
+    if backend == "auto":
+        found = probe_gpu()
+        choice = choose_backend(
+            precision,
+            gpu=str(found) if found else None,
+            torch_uses_it=found is not None and _cuda_in_torch(),
+            engines=found is not None and engines_for(cache_folder(), precision, str(found)),
+        )
+    else:
+        choice = Choice(backend, "it was asked for")
+    check_choice(choice, precision, strict_device=strict_device)
+    return _OPENERS[choice.backend](precision, threads), choice
+
+
+def _cuda_in_torch() -> bool:
+    if find_spec("torch") is None or find_spec("onnx") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()

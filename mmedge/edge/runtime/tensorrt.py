@@ -1,0 +1,156 @@
+"""TensorRT engines on an NVIDIA GPU, through cuda-python: no torch.
+
+Each worker thread has its own execution context, stream, device buffers, pinned host buffers and CUDA graph (TensorRT
+#4127, #846), so that one worker's copies overlap another's kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from math import prod
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmedge.bundle import Bundle
+from mmedge.edge.build import make_logger
+from mmedge.edge.engine import find_engine, read_engine
+from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes
+from mmedge.errors import MachineError
+from mmedge.tile import Data
+
+
+class CudaError(MachineError):
+    """The CUDA driver or runtime has refused a call."""
+
+
+class TensorRtRuntime:
+    """Loads engines that `mmedge compile` has built on this machine. Fulfils `Runtime`.
+
+    `trt` is the module `tensorrt` or `tensorrt_rtx`, `cuda` is `cuda.bindings.runtime`, `device` names the GPU and its
+    compute capability. A foreign engine is refused, never loaded.
+    """
+
+    def __init__(
+        self, trt: ModuleType, cuda: ModuleType, *, backend: str, precision: str, device: str, folder: Path
+    ) -> None:
+        self.name, self.device, self._precision, self._folder = backend, device, precision, folder
+        self._trt, self._cuda = trt, cuda
+        self._runtime = trt.Runtime(make_logger(trt))
+
+    def load(self, bundle: Bundle, key: GraphKey, *, batch: int) -> TensorRtSession:
+        here = {"backend": self.name, "version": self._trt.__version__, "device": self.device}
+        path, wanted = find_engine(self._folder, bundle, key, precision=self._precision, batch=batch, **here)
+        plan, sidecar = read_engine(path, wanted)
+        if sidecar.get("accepted") is False:
+            raise MachineError(
+                f"`{path.name}` was never compared with the reference on a GPU",
+                hint="mmedge compile BUNDLE on this device",
+            )
+        return self.open_plan(plan, bundle, key, batch=batch)
+
+    def open_plan(self, plan: bytes, bundle: Bundle, key: GraphKey, *, batch: int) -> TensorRtSession:
+        """A session of a plan that was read or has just been built."""
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise MachineError("TensorRT cannot deserialize the engine", hint="mmedge compile BUNDLE --overwrite")
+        shapes: dict[str, tuple[int, ...]] = dict(input_shapes(bundle, key, batch))
+        side = bundle.tiling.window_px
+        shapes["logits"] = (batch, len(bundle.classes), side, side)
+        return TensorRtSession(self._trt, self._cuda, engine, shapes)
+
+
+class TensorRtSession:
+    """A deserialized engine for one batch size. Fulfils `Session`."""
+
+    def __init__(self, trt: ModuleType, cuda: ModuleType, engine: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._trt, self._cuda, self._engine, self._shapes = trt, cuda, engine, shapes
+        self._local = threading.local()
+
+    def run(self, feeds: Feeds) -> Data:
+        worker = getattr(self._local, "worker", None)
+        if worker is None:
+            worker = self._local.worker = _Worker(self._trt, self._cuda, self._engine, self._shapes)
+        return worker.run(feeds)
+
+    def layers(self) -> str:
+        """What the engine consists of, as the inspector's JSON."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+
+
+class _Worker:
+    """One thread's context, stream and buffers. The second run records a CUDA graph, later ones launch it."""
+
+    def __init__(self, trt: ModuleType, cuda: ModuleType, engine: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._cuda, self._runs = cuda, 0
+        self._context = engine.create_execution_context()
+        (self._stream,) = self._do(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
+        self._graph: Any = None
+        self._host: dict[str, npt.NDArray[Any]] = {}
+        self._inputs: list[tuple[int, npt.NDArray[Any]]] = []
+        self._outputs: list[tuple[int, npt.NDArray[Any]]] = []
+        self._context.set_optimization_profile_async(0, int(self._stream))
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            host = self._pinned(shapes[name], np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
+            (device,) = self._do(cuda.cudaMalloc(host.nbytes))
+            self._context.set_tensor_address(name, int(device))
+            if is_input:
+                self._context.set_input_shape(name, shapes[name])
+            self._host[name] = host
+            (self._inputs if is_input else self._outputs).append((int(device), host))
+
+    def run(self, feeds: Feeds) -> Data:
+        for name, array in feeds.items():
+            np.copyto(self._host[name], array)
+        self._runs += 1
+        if self._runs == 2:  # the first run set up what cannot be recorded
+            self._record()
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._do(self._cuda.cudaGraphLaunch(self._graph, self._stream))
+        self._do(self._cuda.cudaStreamSynchronize(self._stream))
+        logits: Data = self._host["logits"].astype(np.float32)
+        return logits
+
+    def _enqueue(self) -> None:
+        kinds = self._cuda.cudaMemcpyKind
+        for device, host in self._inputs:
+            self._copy(device, host.ctypes.data, host.nbytes, kinds.cudaMemcpyHostToDevice)
+        if not self._context.execute_async_v3(int(self._stream)):
+            raise CudaError("TensorRT could not run the engine", hint="mmedge compile BUNDLE --overwrite")
+        for device, host in self._outputs:
+            self._copy(host.ctypes.data, device, host.nbytes, kinds.cudaMemcpyDeviceToHost)
+
+    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
+        self._do(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream))
+
+    def _record(self) -> None:
+        """One launch for copies and kernels together; only this thread's calls are recorded."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._do(self._cuda.cudaStreamBeginCapture(self._stream, mode))
+        self._enqueue()
+        (graph,) = self._do(self._cuda.cudaStreamEndCapture(self._stream))
+        (self._graph,) = self._do(self._cuda.cudaGraphInstantiate(graph, 0))
+
+    def _pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Page-locked host memory: only copies from it run beside kernels."""
+        size = prod(shape) * dtype.itemsize
+        (address,) = self._do(self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault))
+        raw = memoryview((ctypes.c_byte * size).from_address(int(address))).cast("B")
+        array: npt.NDArray[Any] = np.frombuffer(raw, dtype).reshape(shape)
+        return array
+
+    def _do(self, result: tuple[Any, ...]) -> tuple[Any, ...]:
+        """cuda-python returns (error, values...): the values, or CudaError."""
+        error, *values = result
+        if int(error):
+            raise CudaError(f"CUDA error {int(error)}: {error}", hint="mmedge doctor")
+        return tuple(values)

@@ -1,0 +1,1 @@
+"""A third party's ONNX network as a bundle: read without trust, measured, wrapped, described."""

@@ -1,0 +1,99 @@
+"""Calibration windows: real crops, sampled evenly; what cannot be calibrated on is an error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from mmedge.bundle import Bundle, open_bundle
+from mmedge.calibration.windows import (
+    CalibrationError,
+    LabelledScene,
+    LabelledWindow,
+    check_calibration,
+    holed,
+    read_windows,
+    sample,
+)
+from mmedge.edge.runtime.session import GraphKey
+from mmedge.errors import SceneError
+from mmedge.modality import Availability
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return open_bundle()
+
+
+@pytest.fixture(scope="module")
+def windows(bundle: Bundle, chile: Path) -> list[LabelledWindow]:
+    scenes = [LabelledScene(chile / "scene.tif", chile / "landcover.tif")]
+    availability = Availability.of(["optical", "sar"], bundle.order)
+    found = read_windows(scenes, bundle, availability, np.random.default_rng(0), crops=40)
+    return [w for w in found if w.key == GraphKey(availability, False)]
+
+
+def test_labels_are_those_of_the_core(bundle: Bundle, windows: list[LabelledWindow], chile: Path) -> None:
+    with rasterio.open(chile / "landcover.tif") as src, rasterio.open(chile / "scene.tif") as scene:
+        codes, sar = src.read(1), scene.read(scene.descriptions.index("sar:VV") + 1)
+    window = windows[3]
+    vv = window.feeds["sar"][0, 0]
+    corners = np.argwhere(sar[:-63, :-63] == vv[0, 0])
+    row, col = next((r, c) for r, c in corners if np.array_equal(sar[r : r + 64, c : c + 64], vv))
+    values = np.array([c.value for c in bundle.classes])
+    np.testing.assert_array_equal(values[window.labels], codes[row + 8 : row + 56, col + 8 : col + 56])
+
+
+def test_strata_are_sampled_evenly(windows: list[LabelledWindow]) -> None:
+    drawn = sample(windows, 12, np.random.default_rng(1))
+    have, found = Counter(w.main_class for w in windows), Counter(w.main_class for w in drawn)
+    assert len(have) >= 3
+    assert max(found.values()) - min(min(have[c], found[c]) for c in have) <= max(1, 12 // len(have))
+    assert set(found) == set(have)  # the rare classes are there
+    again = sample(windows, 12, np.random.default_rng(1))
+    assert [id(w) for w in again] == [id(w) for w in drawn]
+
+
+def test_a_hole_makes_a_window_mixed(windows: list[LabelledWindow]) -> None:
+    found = holed(windows[0], np.random.default_rng(0))
+    lost = {m: (~found.feeds[f"{m}_valid"]).mean() for m in found.key.availability}
+    assert found.key.mixed
+    assert sorted(share > 0 for share in lost.values()) == [False, True]
+    assert windows[0].feeds["sar_valid"].all()  # the window itself is as it was
+
+
+def spoilt(window: LabelledWindow, **feeds: np.ndarray) -> LabelledWindow:
+    return replace(window, feeds={**window.feeds, **feeds})
+
+
+def test_bad_windows_are_errors(bundle: Bundle, windows: list[LabelledWindow]) -> None:
+    key, good = windows[0].key, windows[:10]
+    check_calibration(good, key, bundle)
+    with pytest.raises(CalibrationError, match=r"only 7 windows show `optical\+sar`"):
+        check_calibration(good[:7], key, bundle)
+    sar = np.array(good[0].feeds["sar"])
+    with pytest.raises(CalibrationError, match=r"float32 \(1, 2, 64, 63\), not float32"):
+        check_calibration([*good, spoilt(good[0], sar=sar[..., :-1])], key, bundle)
+    with pytest.raises(CalibrationError, match="float64"):
+        check_calibration([*good, spoilt(good[0], sar=sar.astype(np.float64))], key, bundle)
+    sar[0, 1, 20, 20] = np.inf
+    with pytest.raises(CalibrationError, match="marked valid"):
+        check_calibration([*good, spoilt(good[0], sar=sar)], key, bundle)
+    mask = np.array(good[0].feeds["sar_valid"])
+    mask[..., 20, 20] = False
+    check_calibration([*good, spoilt(good[0], sar=sar, sar_valid=mask)], key, bundle)
+
+
+def test_labels_on_another_grid_are_refused(bundle: Bundle, chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "landcover.tif") as src:
+        profile = {**src.profile, "transform": src.transform @ src.transform.translation(3, 0)}
+        with rasterio.open(tmp_path / "shifted.tif", "w", **profile) as out:
+            out.write(src.read())
+    scenes = [LabelledScene(chile / "scene.tif", tmp_path / "shifted.tif")]
+    with pytest.raises(SceneError, match="not on the grid"):
+        read_windows(scenes, bundle, Availability.of(["sar"], bundle.order), np.random.default_rng(0))
