@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -195,8 +196,13 @@ def made_with(rows: list[Row], shown: Table) -> str:
 
 
 def section(rows: list[Row], shown: Table) -> str:
-    parts = [f"## {shown.title}", shown.text, lines(rows, shown), made_with(rows, shown), verdict(rows, shown)]
+    below = (wrapped(text) for text in (made_with(rows, shown), verdict(rows, shown)))
+    parts = [f"## {shown.title}", wrapped(shown.text), lines(rows, shown), *below]
     return "\n\n".join(part for part in parts if part)
+
+
+def wrapped(text: str) -> str:
+    return fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def conditions(rows: list[Row]) -> str:
@@ -204,7 +210,8 @@ def conditions(rows: list[Row]) -> str:
         return "No row was run yet."
     flags = "; ".join(sorted({f"{r['cpu']} ({r['flags']}), {r['threads']} thread" for r in rows}))
     commits = ", ".join(sorted({r["commit"] for r in rows}))
-    return f"Measured on {flags}; torch {', '.join(sorted({r['torch'] for r in rows}))}; commits {commits}."
+    torch = ", ".join(sorted({r["torch"] for r in rows}))
+    return wrapped(f"Measured on {flags}; torch {torch}; commits {commits}.")
 
 
 def page(rows: list[Row]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark_sets.examples import Benchmark, Ints, Split
 from mmedge.edge.metrics import Confusion
@@ -76,7 +77,8 @@ def _fit(network: Network, task: SplitTask, seed: int, folder: Path, report: Cal
         for sensors in task.judged:
             alone = replace(task, sensors=sensors, judged=(sensors,), whole=True)
             name = "+".join(sensors)
-            found.append(_stage(network.each[name], alone, seed, alone.steps, folder / name, report))
+            one = cast(Network, network.each[name])
+            found.append(_stage(one, alone, seed, alone.steps, folder / name, report))
         return float(np.mean(found))
     best = 0.0
     for stage in range(network.stages):
@@ -88,7 +90,7 @@ def _fit(network: Network, task: SplitTask, seed: int, folder: Path, report: Cal
 
 
 def _stage(
-    network: nn.Module, task: SplitTask, seed: int, steps: int, folder: Path, report: Callable[[str], None]
+    network: Network, task: SplitTask, seed: int, steps: int, folder: Path, report: Callable[[str], None]
 ) -> float:
     config = FitConfig(seed=seed, steps=steps, check_every=task.benchmark.budget.check_every)
     return fit(network, task, config, folder=folder, report=report)["selection"]
@@ -126,24 +128,23 @@ class SplitTask:
     def steps(self) -> int:
         return self.benchmark.budget.steps
 
-    def loss(self, model: nn.Module, rng: np.random.Generator, step: int) -> Tensor:
-        network = _as_network(model)
+    def loss(self, model: Network, rng: np.random.Generator, step: int) -> Tensor:
         batch, train = self.benchmark.budget.batch, self.split.train
         if step and step % max(1, len(train) // batch) == 0:
-            network.end_epoch()
+            model.end_epoch()
         data, labels = self._examples(rng, rng.choice(train, batch))
-        wish = network.pattern_weights()
+        wish = model.pattern_weights()
         there = np.ones(len(self.sensors), bool)
         kept = [there if self.whole else kept_of("guided", rng, there, self.sensors, wish) for _ in range(batch)]
-        terms = network.losses(data, _all_valid(data), labels, torch.from_numpy(np.stack(kept)))
+        terms = model.losses(data, _all_valid(data), labels, torch.from_numpy(np.stack(kept)))
         return torch.stack(list(terms.values())).sum()
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
+    def validate(self, model: Network) -> dict[str, float]:
         found = self.confusions(model, self.split.validate, self.judged)
         scores = {name: headline(self.benchmark, c) for name, c in found.items()}
         return {"selection": float(np.mean(list(scores.values()))), **scores}
 
-    def confusions(self, model: nn.Module, rows: Ints, availabilities: tuple[Sensors, ...]) -> Confusions:
+    def confusions(self, model: Network, rows: Ints, availabilities: tuple[Sensors, ...]) -> Confusions:
         """On the examples `rows`, against labels at their own resolution."""
 
         def logits(data: Tensors, labels: Tensor, present: Sensors) -> Tensor:
@@ -263,9 +264,3 @@ def figures(benchmark: Benchmark, confusion: Confusion) -> dict[str, float]:
 
 def _all_valid(data: Tensors) -> Tensors:
     return {m: torch.ones_like(x[:, :1], dtype=torch.bool) for m, x in data.items()}
-
-
-def _as_network(model: nn.Module) -> Network:
-    if not isinstance(model, Network):
-        raise TypeError(f"{type(model).__name__} is not a Network")
-    return model
