@@ -46,21 +46,22 @@ def batch(
     out: str | Path,
     *,
     pattern: Sequence[str] = (),
-    options: BatchOptions | None = None,
+    how: BatchOptions | None = None,
     report: Report = _silent,
     **wishes: Any,
 ) -> Summary:
     """Map many scenes from Python: `batch("scenes", "maps", available=("sar", "optical"))`.
 
-    `wishes` are fields of `Request`; `report` is called with every finished scene. Raises an MMEdgeError for a mistake
-    that concerns every scene; one that concerns some is in the summary.
+    `wishes` are fields of `Request`, those of all scenes; `how` the work is done changes no map. `report` is called
+    with every finished scene. Raises an MMEdgeError for a mistake that concerns every scene; one that concerns some is
+    in the summary.
     """
     given = [inputs] if isinstance(inputs, (str, Path)) else inputs
     request = Request(scene=None, **wishes)
     bundle = open_bundle(request.model)
     patterns = [pattern] if isinstance(pattern, str) else pattern
     works = find_work([str(i) for i in given], patterns=patterns, sensors=bundle.order).works
-    return run_batch(works, Path(out), request, options or BatchOptions(), report=report)
+    return run_batch(works, Path(out), request, how or BatchOptions(), report=report)
 
 
 def run_batch(

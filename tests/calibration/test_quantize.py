@@ -62,15 +62,14 @@ def test_the_bundle_maps_in_int8_and_in_fp32(done: tuple[Path, Any], chile: Path
     bundle = open_bundle(done[0])
     assert bundle.precisions() == ("fp32", "int8")
     assert set(bundle.item["properties"]["mmedge:cost"]) >= {"sar", "optical+sar+elevation", "machine"}
-    maps = {
-        precision: read(
-            infer(chile / "scene.tif", tmp_path / f"{precision}.tif", model=done[0], precision=precision).outputs.map
-        )
+    made = {
+        precision: infer(chile / "scene.tif", tmp_path / f"{precision}.tif", model=done[0], precision=precision)
         for precision in ("fp32", "int8")
     }
     original = read(infer(chile / "scene.tif", tmp_path / "original.tif", model=small).outputs.map)
-    np.testing.assert_array_equal(maps["fp32"], original)
-    assert 0.9 < (maps["int8"] == original).mean() < 1
+    np.testing.assert_array_equal(read(made["fp32"].outputs.map), original)
+    assert (read(made["int8"].outputs.map) == original).mean() > 0.9
+    assert made["int8"].provenance.precision == "int8"
 
 
 def test_a_gate_that_fails_writes_nothing(

@@ -73,13 +73,13 @@ def test_a_mask_of_each_scene(scenes: Path, small: Path, tmp_path: Path, chile: 
         with rasterio.open(scenes / f"{name}.tif") as src:
             profile = {**src.profile, "count": 1, "dtype": "uint8", "nodata": None, "predictor": 1}
         with rasterio.open(tmp_path / f"{name}_clouds.tif", "w", **profile) as out:
-            out.write((np.indices((96, 80))[0] < rows).astype(np.uint8), 1)
+            out.write((np.indices((80, 96))[0] < rows).astype(np.uint8), 1)
     options = SceneOptions(masks={"optical": [tmp_path / "{id}_clouds.tif"]})
     found: list[Result] = []
     batch([scenes], tmp_path / "maps", model=small, report=found.append, options=options)
     by_id = {result.id: result for result in found}
-    assert by_id["a"].record["lost"]["optical"] == {"mask": round(10 / 96, 6)}
-    assert by_id["b"].record["lost"]["optical"] == {"mask": round(20 / 96, 6)}
+    assert by_id["a"].record["lost"]["optical"] == {"mask": 10 / 80}
+    assert by_id["b"].record["lost"]["optical"] == {"mask": 20 / 80}
     assert by_id["c"].status == "failed"
     assert "c_clouds.tif" in by_id["c"].reason
     shutil.copy(tmp_path / "b_clouds.tif", tmp_path / "a_clouds.tif")
@@ -123,7 +123,7 @@ def test_a_batch_makes_the_files_that_infer_makes(scenes: Path, small: Path, tmp
     (tmp_path / "one").mkdir()
     for name in "abc":
         infer(scenes / f"{name}.tif", tmp_path / "one" / f"{name}_map.tif", model=small)
-    summary = batch(scenes, tmp_path / "maps", model=small, options=BatchOptions(workers=2))
+    summary = batch(scenes, tmp_path / "maps", model=small, how=BatchOptions(workers=2))
     assert (summary.done, summary.skipped, summary.failed) == (3, 0, ())
     assert outputs(tmp_path / "maps") == outputs(tmp_path / "one")
     assert ask(tmp_path / "maps", "SELECT state FROM scenes") == [("done",)] * 3
@@ -174,7 +174,7 @@ def test_a_change_that_keeps_size_and_time_is_seen_with_checksums(scenes: Path, 
     path.write_bytes(content)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert statuses(scenes, out, small)["a"] == "skipped"
-    found = statuses(scenes, out, small, options=BatchOptions(checksums=True))
+    found = statuses(scenes, out, small, how=BatchOptions(checksums=True))
     assert found["a"].endswith("other inputs")
     assert found["b"] == "skipped"
 
@@ -202,7 +202,7 @@ def test_bad_scenes_among_good_ones(scenes: Path, small: Path, tmp_path: Path) -
     (scenes / "text.tif").write_text("no raster")
     listed = tmp_path / "list.txt"
     listed.write_text("\n".join(["# scenes", *(str(p) for p in sorted(scenes.iterdir())), str(scenes / "gone.tif")]))
-    summary = batch(listed, tmp_path / "maps", model=small, options=BatchOptions(workers=2))
+    summary = batch(listed, tmp_path / "maps", model=small, how=BatchOptions(workers=2))
     assert summary.done == 3
     reasons = {r.id: r.reason for r in summary.failed}
     assert set(reasons) == {"cut", "text", "gone"}
@@ -222,7 +222,7 @@ def test_bad_scenes_among_good_ones(scenes: Path, small: Path, tmp_path: Path) -
 
 def test_fail_fast_stops_at_the_first_failure(scenes: Path, small: Path, tmp_path: Path) -> None:
     (scenes / "a.tif").write_text("no raster")
-    summary = batch(scenes, tmp_path / "maps", model=small, options=BatchOptions(fail_fast=True))
+    summary = batch(scenes, tmp_path / "maps", model=small, how=BatchOptions(fail_fast=True))
     assert [r.id for r in summary.failed] == ["a"]
     assert summary.left == 2
     assert outputs(tmp_path / "maps") == {}
@@ -257,7 +257,7 @@ def test_shards_share_the_work_and_a_later_batch_of_all_knows_it(scenes: Path, s
     for i in range(4):
         shutil.copy(scenes / "a.tif", scenes / f"more{i}.tif")
     out, parts = tmp_path / "maps", [BatchOptions(shard=Shard(i, 2)) for i in (1, 2)]
-    done = [batch(scenes, out, model=small, options=options).done for options in parts]
+    done = [batch(scenes, out, model=small, how=how).done for how in parts]
     assert sum(done) == 7
     assert min(done) > 0
     assert set(statuses(scenes, out, small).values()) == {"skipped"}
@@ -279,7 +279,7 @@ def test_two_batches_on_one_folder_do_not_collide(scenes: Path, small: Path, tmp
     until(lambda: list(out.glob("*.part")))
     for shard in (Shard(1, 1), Shard(1, 2)):
         with pytest.raises(OutputError, match=rf"in use by process {process.pid} on .*last sign of life") as caught:
-            batch(scenes, out, model=small, options=BatchOptions(shard=shard))
+            batch(scenes, out, model=small, how=BatchOptions(shard=shard))
         assert "--shard" in caught.value.hint
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -318,7 +318,7 @@ def test_a_stopped_batch_leaves_no_part_and_goes_on_in_the_middle_of_a_scene(
     assert "stopped by" in err
     assert not [path for path in out.glob("*") if path.name.endswith(".part")]
     assert "b_map.tif" not in outputs(out)
-    found = statuses(long, out, small, options=BatchOptions(strips_from_px=1_000_000))
+    found = statuses(long, out, small, how=BatchOptions(strips_from_px=1_000_000))
     assert found == {"a": "skipped", "b": "done: was interrupted", "c": "done: new"}
     assert ask(out, "SELECT max(resumed_from_row) FROM attempts WHERE scene='b'")[0][0] > 0
     assert not list(out.rglob("*.part"))
