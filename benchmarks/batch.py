@@ -25,8 +25,8 @@ from rasterio.windows import Window
 from benchmarks.machine import machine
 from mmedge import __version__
 from mmedge.edge.batch import run_batch
-from mmedge.edge.infer import Request
 from mmedge.edge.orders import BatchOptions
+from mmedge.edge.request import Request
 from mmedge.edge.summary import Result
 from mmedge.edge.worklist import find_work
 

@@ -27,7 +27,7 @@ import rasterio
 from rasterio.windows import Window as RasterioWindow
 
 from benchmarks.machine import machine
-from mmedge.edge.infer import STRIP_CACHE_BYTES
+from mmedge.edge.request import STRIP_CACHE_BYTES
 from mmedge.edge.stream import in_order
 from mmedge.geo_io.raster import GDAL_CACHE_BYTES, inspect_raster
 from mmedge.geo_io.rasterreader import RasterReader

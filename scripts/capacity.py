@@ -66,7 +66,8 @@ def measure(side: int, places: int, model: str) -> list[Sample]:
     """Maps of `side` x `side` pixels, mirrored from the example, of every set of sensors."""
     from benchmarks.infer import mirrored
     from mmedge.bundle import open_bundle
-    from mmedge.edge.infer import Request, open_engines, run
+    from mmedge.edge.infer import open_engines, run
+    from mmedge.edge.request import Request
 
     found = []
     with tempfile.TemporaryDirectory(prefix="capacity_") as name:

@@ -109,8 +109,8 @@ def run(
     from mmedge.bundle import open_bundle
     from mmedge.cli.table import batch_table
     from mmedge.edge.batch import run_batch
-    from mmedge.edge.infer import Request
     from mmedge.edge.orders import BatchOptions, plan_batch
+    from mmedge.edge.request import Request
     from mmedge.edge.worklist import find_work
 
     if not inputs:

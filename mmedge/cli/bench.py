@@ -61,7 +61,7 @@ def run(
     from mmedge.bundle import open_bundle
     from mmedge.edge.bench import BenchOptions, bench
     from mmedge.edge.bench_page import page
-    from mmedge.edge.infer import Request
+    from mmedge.edge.request import Request
     from mmedge.edge.runtime.open import BACKENDS
     from mmedge.errors import OutputError
 

@@ -55,8 +55,9 @@ def run(
     Writes <scene>_map.tif (classes), _confidence.tif, _sensors.tif (which sensors each pixel was made from), .json (a
     STAC item) and .png (a picture).
     """
-    from mmedge.edge.infer import Request, plan_run
+    from mmedge.edge.infer import plan_run
     from mmedge.edge.infer import run as map_scene
+    from mmedge.edge.request import Request
 
     console = Console(quiet=quiet, verbose=verbose)
     request = Request(

@@ -16,7 +16,8 @@ from typing import Any
 
 from mmedge.bundle import open_bundle
 from mmedge.edge.fence import Fence
-from mmedge.edge.infer import Request, open_engines
+from mmedge.edge.infer import open_engines
+from mmedge.edge.request import Request
 from mmedge.edge.runtime.session import Engines
 from mmedge.edge.worker import Done, Failed, Message, Ready, Refused, Stop, Task, attempt
 from mmedge.errors import MachineError, MMEdgeError

@@ -19,10 +19,10 @@ from mmedge.edge.crew import Crew, Lost, Worker
 from mmedge.edge.crew_local import LocalCrew
 from mmedge.edge.folder import BatchFolder
 from mmedge.edge.fresh import Verdict, judge, look, wish
-from mmedge.edge.infer import Request
 from mmedge.edge.journal import Journal
 from mmedge.edge.lock import Lock
 from mmedge.edge.orders import BatchOptions, check_template, request_for, share_threads
+from mmedge.edge.request import Request
 from mmedge.edge.strips import Strip
 from mmedge.edge.summary import Result, Summary
 from mmedge.edge.worker import Advanced, Done, Failed, Message, Prepared, Task

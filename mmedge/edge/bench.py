@@ -23,9 +23,10 @@ from mmedge import __version__
 from mmedge.bundle import Bundle
 from mmedge.edge.device import cpu_flags, cpu_name, gpu, memory_gib, threads_available
 from mmedge.edge.health import health
-from mmedge.edge.infer import Request, run
+from mmedge.edge.infer import run
 from mmedge.edge.memory import peak_mib, reset_peak
 from mmedge.edge.power import Energy, Meters, find_meters, metering
+from mmedge.edge.request import Request
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, Feeds, GraphKey, Session
 from mmedge.errors import MMEdgeError, UsageError

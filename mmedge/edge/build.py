@@ -17,6 +17,7 @@ from typing import Any
 
 from mmedge.edge.engine import BuildOptions
 from mmedge.errors import BundleError, MachineError
+from mmedge.extras import need
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION")
@@ -27,6 +28,14 @@ Say = Callable[[str], None]
 
 class BuildError(BundleError):
     """TensorRT does not take a graph, or cannot build it."""
+
+
+def load_tensorrt(backend: str) -> ModuleType:
+    """The Python module of a backend; MachineError where it or its libraries are missing."""
+    try:
+        return need(MODULES[backend])
+    except ImportError as err:  # libraries that are missing raise no ModuleNotFoundError
+        raise MachineError(f"TensorRT is installed, but cannot be loaded: {err}", hint="mmedge doctor") from None
 
 
 @dataclass(frozen=True, slots=True)

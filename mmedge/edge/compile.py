@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mmedge.bundle import Bundle
-from mmedge.edge.build import MODULES, Built, build, check_engine_types, engine_types
+from mmedge.edge.build import MODULES, Built, build, check_engine_types, engine_types, load_tensorrt
 from mmedge.edge.device import gpu
 from mmedge.edge.engine import (
     PORTABLE,
@@ -117,14 +117,6 @@ def open_builder(backend: str) -> tuple[ModuleType, str]:
         raise MachineError("TensorRT builds engines on the GPU that runs them, and there is none", hint="mmedge doctor")
     need("onnx")
     return load_tensorrt(backend), str(found) if found else PORTABLE
-
-
-def load_tensorrt(backend: str) -> ModuleType:
-    """The Python module of a backend; MachineError where it or its libraries are missing."""
-    try:
-        return need(MODULES[backend])
-    except ImportError as err:  # libraries that are missing raise no ModuleNotFoundError
-        raise MachineError(f"TensorRT is installed, but cannot be loaded: {err}", hint="mmedge doctor") from None
 
 
 @contextmanager

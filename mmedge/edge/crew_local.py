@@ -13,7 +13,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 
 from mmedge.edge.crew import Births, Lost, Worker
-from mmedge.edge.infer import Request
+from mmedge.edge.request import Request
 from mmedge.edge.worker import Message, Ready, Refused, Task
 
 # A worker that was told to stop may finish the windows that it is computing.

@@ -21,8 +21,8 @@ from mmedge.edge.actor import Actor
 from mmedge.edge.crew import Births, Lost, Worker
 from mmedge.edge.device import threads_available
 from mmedge.edge.fence import Fence
-from mmedge.edge.infer import Request
 from mmedge.edge.orders import BatchOptions
+from mmedge.edge.request import Request
 from mmedge.edge.worker import Done, Failed, Message, Ready, Refused, Task
 from mmedge.errors import MachineError
 from mmedge.extras import need

@@ -11,8 +11,8 @@ from typing import Any
 
 from mmedge import __version__
 from mmedge.bundle import Bundle, checksum
-from mmedge.edge.infer import Request
 from mmedge.edge.journal import Entry, InputFact
+from mmedge.edge.request import Request
 from mmedge.geo_io.outputs import Outputs
 
 # Fields of a request that say where a map comes from or goes to, or how it is cut up: they cannot change it. The model

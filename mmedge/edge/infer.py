@@ -8,81 +8,55 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
-from math import ceil, floor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rasterio
 
-from mmedge.bundle import DEFAULT, Bundle, checksum, open_bundle
+from mmedge.bundle import Bundle, checksum, open_bundle
 from mmedge.edge.device import threads_available
 from mmedge.edge.domain import strange_shares, warnings_of
-from mmedge.edge.predict import AHEAD, MapTile, Plan, predict
+from mmedge.edge.predict import MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
+from mmedge.edge.request import (
+    STRIP_CACHE_BYTES,
+    Job,
+    Request,
+    checked_precision,
+    cut_up,
+    open_requested,
+    plan_job,
+    requested_outputs,
+    strip_cache,
+)
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
 from mmedge.edge.stream import timed
 from mmedge.edge.strips import Strips
-from mmedge.errors import SceneError, UsageError
-from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
-from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
+from mmedge.errors import SceneError
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, refuse_existing
+from mmedge.geo_io.outputs import part_of
 from mmedge.geo_io.publication import finish_killed
 from mmedge.geo_io.quicklook import write_quicklook
 from mmedge.geo_io.raster import GDAL_CACHE_BYTES
-from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
+from mmedge.geo_io.scene import Scene
 from mmedge.geo_io.stac import InputFile, Provenance, map_item, write_item
-from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
-from mmedge.tile import Valid
 
-# Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
-STRIP_CACHE_BYTES = 160 << 20
-TILE_PX = 1024 * 1024
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
 Commit = Callable[[RunRecord], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there.
-
-    `require` names the sensors without which the scene is refused; None: all of `available`.
-    """
-
-    scene: Location | None
-    options: SceneOptions = field(default_factory=SceneOptions)
-    available: tuple[str, ...] | None = None
-    require: tuple[str, ...] | None = None
-    output: Path | None = None
-    bbox: tuple[float, float, float, float] | None = None
-    aoi: Path | None = None
-    probs: bool = False
-    datetime: str | None = None
-    model: str | Path = DEFAULT
-    backend: str = "auto"
-    strict_device: bool = False
-    precision: str = "fp32"
-    threads: int = 0
-    batch: int = 8
-    cells: int = 8
-    overwrite: bool = False
-
-
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """What a request comes to for a scene: the files to write, the window to map, which of its pixels, and when."""
+class _Asides:
+    """What is found out about a scene while it is mapped: its files, and how much of it is strange to the model."""
 
-    outputs: Outputs
-    region: Window
-    keep: Callable[[Window], Valid] | None
-    acquired: Acquisition | None
+    inputs: Future[tuple[InputFile, ...]]
+    strange: Future[dict[str, float]]
 
 
 def _silent(*_: object) -> None:
@@ -103,7 +77,7 @@ def open_engines(request: Request, bundle: Bundle, *, warn: Warn = _silent, deta
     threads = request.threads or threads_available()
     runtime, choice = open_runtime(
         request.backend,
-        precision=_precision(request, bundle),
+        precision=checked_precision(request, bundle),
         threads=threads,
         strict_device=request.strict_device,
     )
@@ -131,17 +105,16 @@ def run(
     """
     start = time.perf_counter()
     bundle = engines.bundle if engines else open_bundle(request.model)
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), _open(request, bundle, warn) as scene:
-        finish_killed(_outputs(request, scene))
-        job = _plan(request, scene)
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), open_requested(request, bundle, warn) as scene:
+        finish_killed(requested_outputs(request, scene))
+        job = plan_job(request, scene)
         engines = engines or open_engines(request, bundle, warn=warn, detail=detail)
         engines = engines.fitted(scene.grid)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
-            hashes = pool.submit(_inputs, scene)
-            strange = pool.submit(strange_shares, scene, bundle, job.region)
-            plan = _cut(request, engines, job.region, scene)
+            asides = _Asides(pool.submit(_inputs, scene), pool.submit(strange_shares, scene, bundle, job.region))
+            plan = cut_up(request, engines, job.region, scene)
             with rasterio.Env(
-                GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, _strip_cache(plan.cells, engines, scene))
+                GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, strip_cache(plan.cells, engines, scene))
             ):
                 tiles = _tiles(request, scene, job, plan, engines, strips)
                 return _map(
@@ -150,8 +123,7 @@ def run(
                     job,
                     engines,
                     tiles,
-                    hashes,
-                    strange,
+                    asides,
                     commit=commit,
                     warn=warn,
                     progress=progress,
@@ -162,9 +134,9 @@ def run(
 def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _silent) -> dict[str, Any]:
     """What `infer` would read, write and use; touches nothing and fails as the real run would."""
     bundle = bundle or open_bundle(request.model)
-    _precision(request, bundle)
-    with _open(request, bundle, warn) as scene:
-        job = _plan(request, scene)
+    checked_precision(request, bundle)
+    with open_requested(request, bundle, warn) as scene:
+        job = plan_job(request, scene)
         return {
             "schema": "mmedge.plan/1",
             "reads": [str(file) for file in scene.files],
@@ -174,59 +146,6 @@ def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _si
             "rows": job.region.height,
             "cols": job.region.width,
         }
-
-
-def _open(request: Request, bundle: Bundle, warn: Warn) -> Scene:
-    scene = open_scene(request.scene, bundle.modalities, request.options)
-    if request.available is not None or request.require:
-        scene = scene.only(choose_sensors(scene, request.available, request.require))
-    for warning in scene.warnings:
-        warn(warning)
-    return scene
-
-
-def _plan(request: Request, scene: Scene) -> _Job:
-    """Outputs and region, checked before any work starts."""
-    outputs = _outputs(request, scene)
-    refuse_existing(
-        outputs, overwrite=request.overwrite, inputs=[file for file in scene.files if isinstance(file, Path)]
-    )
-    # Terrain keeps: the date of an elevation model says nothing about the map.
-    acquired = [source.info.acquired for source in scene.sources.values() if source.info.unit != "m"]
-    when = parse_acquisition(request.datetime) if request.datetime else join_acquisitions(acquired)
-    region = scene.grid.window if request.bbox is None else bbox_window(request.bbox, scene.grid)
-    if request.aoi is None:
-        return _Job(outputs, region, None, when)
-    shapes = read_aoi(request.aoi, scene.grid)
-    region = region.intersect(aoi_window(shapes, scene.grid))
-    return _Job(outputs, region, lambda window: aoi_mask(shapes, scene.grid, window), when)
-
-
-def _outputs(request: Request, scene: Scene) -> Outputs:
-    return plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
-
-
-def _precision(request: Request, bundle: Bundle) -> str:
-    if request.precision not in PRECISIONS:
-        raise UsageError(f"no precision `{request.precision}`", hint=f"--precision {'|'.join(PRECISIONS)}")
-    if request.precision == "int8" and "int8" not in bundle.precisions():
-        raise UsageError(f"bundle `{bundle.name}` has no int8 graphs", hint="--precision fp32, or bf16")
-    return request.precision
-
-
-def bbox_window(bbox: tuple[float, float, float, float], grid: Grid) -> Window:
-    """The pixels of a grid that a box (xmin, ymin, xmax, ymax) in its CRS touches."""
-    xmin, ymin, xmax, ymax = bbox
-    rows, cols = zip(*(grid.rowcol(x, y) for x in (xmin, xmax) for y in (ymin, ymax)), strict=True)
-    # A bound on the edge of a pixel takes no pixel beyond it, rounding errors aside.
-    first = [floor(min(values) + 1e-6) for values in (rows, cols)]
-    last = [ceil(max(values) - 1e-6) for values in (rows, cols)]
-    window = Window(first[0], first[1], last[0] - first[0], last[1] - first[1]).intersect(grid.window)
-    if window.empty:
-        raise UsageError(
-            f"the bbox {bbox} does not touch the scene", hint="give it in the scene's CRS: mmedge info SCENE"
-        )
-    return window
 
 
 def _inputs(scene: Scene) -> tuple[InputFile, ...]:
@@ -240,7 +159,7 @@ def _inputs(scene: Scene) -> tuple[InputFile, ...]:
 
 
 def _tiles(
-    request: Request, scene: Scene, job: _Job, plan: Plan, engines: Engines, strips: Strips | None
+    request: Request, scene: Scene, job: Job, plan: Plan, engines: Engines, strips: Strips | None
 ) -> Generator[MapTile, None, None]:
     """The tiles of the map, row by row: those that `strips` has kept, and the rest."""
 
@@ -253,11 +172,10 @@ def _tiles(
 def _map(
     request: Request,
     scene: Scene,
-    job: _Job,
+    job: Job,
     engines: Engines,
     tiles: Generator[MapTile, None, None],
-    hashes: Future[tuple[InputFile, ...]],
-    strange: Future[dict[str, float]],
+    asides: _Asides,
     *,
     commit: Commit,
     warn: Warn,
@@ -286,7 +204,7 @@ def _map(
             progress(done, region.height * region.width)
         began = time.perf_counter()
         shares = {name: {cause: round(n / done, 6) for cause, n in sorted(c.items())} for name, c in lost.items()}
-        provenance = _provenance(request, scene, engines, hashes.result(), shares)
+        provenance = _provenance(request, scene, engines, asides.inputs.result(), shares)
         writer.tag(provenance.tags())
         counts = writer.finish()
         _check_mapped(counts, scene)
@@ -299,7 +217,7 @@ def _map(
             provenance=provenance,
             device=engines.runtime.device,
             threads=request.threads or threads_available(),
-            strange=strange.result(),
+            strange=asides.strange.result(),
             seconds=seconds,
         )
         _dress(record, grid, job)
@@ -334,29 +252,6 @@ def _provenance(
     )
 
 
-def _cut(request: Request, engines: Engines, region: Window, scene: Scene) -> Plan:
-    """Tile size in windows: smaller where windows are large, where a small scene would leave a thread without work, or
-    where the strips under a row of tiles would not fit in GDAL's cache and be unpacked again for each tile.
-    """
-    threads = request.threads or threads_available()
-    lattice, cells = Lattice.of(engines.bundle.tiling, scene.grid), request.cells
-    while cells > 1 and (cells * lattice.step_px) ** 2 > TILE_PX:
-        cells //= 2
-    while cells > 2 and lattice.count(region, cells) < 2 * threads:
-        cells //= 2
-    while cells > 1 and _strip_cache(cells, engines, scene) > STRIP_CACHE_BYTES:
-        cells //= 2
-    # A large window keeps a thread busy while the next is read: fewer of them have to wait in memory.
-    return Plan(threads=threads, cells=cells, ahead=1 if cells == 1 else AHEAD)
-
-
-def _strip_cache(cells: int, engines: Engines, scene: Scene) -> int:
-    """Bytes of the strips under a row of tiles, half of them again for the row that begins while another ends."""
-    tiling = engines.bundle.tiling
-    rows = cells * tiling.stride_px + 2 * tiling.halo_px
-    return sum(source.info.strip_bytes for source in scene.sources.values()) * rows * 3 // 2
-
-
 def _check_mapped(counts: MapCounts, scene: Scene) -> None:
     if counts.mapped == 0:
         raise SceneError(
@@ -365,7 +260,7 @@ def _check_mapped(counts: MapCounts, scene: Scene) -> None:
         )
 
 
-def _dress(record: RunRecord, grid: Grid, job: _Job) -> None:
+def _dress(record: RunRecord, grid: Grid, job: Job) -> None:
     """The quicklook and the STAC item, beside the map."""
     outputs, bundle = job.outputs, record.bundle
     if outputs.quicklook is not None:

@@ -11,8 +11,9 @@ from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.device import threads_available
 from mmedge.edge.folder import peek
 from mmedge.edge.fresh import judge, wish
-from mmedge.edge.infer import Request, plan_run
+from mmedge.edge.infer import plan_run
 from mmedge.edge.journal import Journal
+from mmedge.edge.request import Request
 from mmedge.edge.worklist import Shard, Work, without_maps
 from mmedge.errors import MMEdgeError, UsageError
 from mmedge.extras import need

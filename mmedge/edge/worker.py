@@ -22,9 +22,10 @@ from typing import Any, Protocol
 
 from mmedge.bundle import checksum, open_bundle
 from mmedge.edge.fresh import look
-from mmedge.edge.infer import Request, open_engines, run
+from mmedge.edge.infer import open_engines, run
 from mmedge.edge.journal import InputFact
 from mmedge.edge.record import RunRecord
+from mmedge.edge.request import Request
 from mmedge.edge.runtime.session import Engines
 from mmedge.edge.strips import Strip, Strips
 from mmedge.errors import MMEdgeError, OutputError, ReadError, SceneError

@@ -13,7 +13,8 @@ import rasterio
 import rasterio.windows
 
 from mmedge.bundle import open_bundle
-from mmedge.edge.infer import Request, infer, run
+from mmedge.edge.infer import infer, run
+from mmedge.edge.request import Request
 from mmedge.errors import SceneError
 from mmedge.geo_io.scene import SceneOptions, open_scene
 from mmedge.modality import Availability

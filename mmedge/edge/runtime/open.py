@@ -37,7 +37,7 @@ def _eager(precision: str, threads: int) -> Runtime:
 
 
 def _tensorrt(precision: str, backend: str) -> Runtime:
-    from mmedge.edge.compile import load_tensorrt
+    from mmedge.edge.build import load_tensorrt
     from mmedge.edge.runtime.tensorrt import TensorRtRuntime
 
     found = probe_gpu()
