@@ -22,8 +22,10 @@ WALK_PX = 16  # an SLC-off gap goes on sideways for at least this many columns
 BORDER_PX = 128  # how far SAR border noise is followed from the edge of the swath
 NOISE_DB = 3.0  # border noise is darker by this than anything inside the scene ...
 DARK_DB = -28.0  # ... and than this: cut borders of good scenes give no alarm in VV and VH together
-ROUGH = 1.0  # a flipped pixel differs from its neighbours by more than the 10th to 90th percentile range, times this
-SPECKLE = 7.0  # ... and, under SAR, than this many times the median step between neighbours
+ROUGH = 1.0  # a flipped pixel differs from its neighbours by more than the 10th to 90th percentile range, times this,
+DENSE = 25, 3, 4  # ... with so many such pixels in a box of 9 x 9; it has so many (4) in a box (3 x 3) around it itself
+SPECKLE = 4.0  # under SAR, where speckle is alike everywhere in dB: by more than the median step in a row, times this,
+DENSE_SAR = 38, 5, 10  # ... in towns at most 33 of the 81 pixels do
 CAUSES = (
     "dead_line",
     "dead_column",
@@ -168,7 +170,7 @@ def saturated(data: Data, scan: Scan) -> Valid:
 
 
 def bit_flips(data: Data, seen: Valid, scan: Scan) -> Valid:
-    """Blocks of garbage: in some band at least three in ten pixels of a 9 x 9 box stand out from their neighbours.
+    """Blocks of garbage: in a band three in ten pixels of a 9 x 9 box stand out from their neighbours; under SAR half.
 
     A pixel stands out where it differs from the mean of the middle two of its four neighbours by more than
     `ROUGH` times the scene's 10th to 90th percentile range; under SAR `SPECKLE` times the usual step in a row will do.
@@ -177,13 +179,14 @@ def bit_flips(data: Data, seen: Valid, scan: Scan) -> Valid:
     found = np.zeros(seen.shape, bool)
     if scan.kind == "elevation":
         return found
+    many, side, enough = DENSE_SAR if scan.kind == "sar" else DENSE
     for band, usual, coarse in zip(data, _roughest(scan), scan.coarse, strict=True):
         limit = np.float32(usual)
-        if coarse or not limit > 0 or _steep(band, limit) < 13:  # 25 pixels that stand out make 13 steep pairs
+        if coarse or not limit > 0 or _steep(band, limit) < 13:  # many pixels that stand out make 13 steep pairs
             continue
         odd = seen & (np.abs(band - _neighbours(np.where(seen, band, np.nan))) > limit)
-        dense = box_count(odd, 9, 9) >= 25
-        found |= (box_count(dense, 9, 9) > 0) & (odd | (box_count(odd, 3, 3) >= 4))  # 3 of 9: beside a block
+        dense = box_count(odd, 9, 9) >= many
+        found |= (box_count(dense, 9, 9) > 0) & (odd | (box_count(odd, side, side) >= enough))
     return found & seen
 
 

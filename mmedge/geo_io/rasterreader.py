@@ -111,7 +111,7 @@ class RasterReader:
         if raw.dtype.kind == "c":
             usable += [np.isfinite(values) & ~saturated(values) for values in raw]
         # Most windows hold nothing invalid, and their extremes say so in half the time. NaN is an extreme of its own.
-        low, high = (raw.min(), raw.max()) if raw.dtype.kind != "c" else (np.nan, np.nan)
+        low, high = _extremes(raw, nodata)
         clean = bool(np.isfinite(low) and np.isfinite(high))
         if raw.dtype.kind == "f" and not clean:
             usable += [np.isfinite(values) for values in raw]
@@ -137,6 +137,16 @@ class RasterReader:
             ]
             self._known = bad, masked[:1]  # a mask of the data set is that of each of its bands
         return self._known
+
+
+def _extremes(raw: npt.NDArray[Any], nodata: list[tuple[Any, ...]]) -> tuple[Any, Any]:
+    """Lowest and highest value; NaN where there are none. Integers above every nodata value need no highest."""
+    if raw.dtype.kind == "c":
+        return np.nan, np.nan
+    low = raw.min()
+    if raw.dtype.kind in "iu" and all(value < low for bad in nodata for value in bad):
+        return low, low
+    return low, raw.max()
 
 
 def _nodata(value: float | None, dtype: str) -> tuple[Any, ...]:

@@ -88,6 +88,34 @@ def test_striping_is_found_by_its_period() -> None:
     assert precision(masks["striping"], truth) == 1.0
 
 
+@pytest.mark.parametrize("name", ["s2", "s1"])
+@pytest.mark.parametrize("fraction", [0.06, 0.1, 0.34])
+def test_every_line_of_a_striped_detector_is_found_down_to_every_third(name: str, fraction: float) -> None:
+    data, valid = crop(name)
+    injected = inject(data, valid, "striping", np.random.default_rng(3), fraction=fraction)
+    masks = detect(injected.data, injected.valid, kind=KINDS[name]).masks
+    assert np.array_equal(masks["striping"], injected.mask)
+
+
+@pytest.mark.parametrize("name", ["s2", "s1"])
+def test_as_many_bright_lines_without_a_period_are_no_striping(name: str) -> None:
+    data, valid = crop(name)
+    rows = np.random.default_rng(0).choice(valid.shape[0] // 3, valid.shape[0] // 9, replace=False) * 3
+    data[:, rows] += 0.2 * np.subtract(*np.percentile(data, [99, 1], axis=(1, 2)))[:, None, None]
+    assert not detect(data, valid, kind=KINDS[name]).masks["striping"].any()
+
+
+def test_blocks_of_flipped_bits_in_speckle() -> None:
+    data, valid = crop("s1")
+    found, there, hit = 0, 0, 0
+    for seed in range(4):
+        injected = inject(data, valid, "bit_flip", np.random.default_rng(seed), fraction=0.1)
+        mask = detect(injected.data, injected.valid, kind="sar").masks["bit_flip"]
+        found, there, hit = found + mask.sum(), there + injected.mask.sum(), hit + (mask & injected.mask).sum()
+    assert hit >= 0.85 * there
+    assert hit >= 0.99 * found
+
+
 def test_one_bright_column_is_no_striping() -> None:
     data, valid = crop("s2")
     data[:, :, 80] *= 1.2
