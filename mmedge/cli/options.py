@@ -90,7 +90,7 @@ Screen = Annotated[
 ]
 Speckle = Annotated[
     str | None,
-    typer.Option("--speckle", metavar="lee[,SIZE[,LOOKS]]", help="Filter radar speckle over SIZE x SIZE pixels (5)."),
+    typer.Option("--speckle", metavar="lee[,SIZE[,LOOKS]]", help="Filter radar speckle (5 pixels), or `refined-lee`."),
 ]
 Labels = Annotated[
     OptionalPath,
@@ -184,11 +184,15 @@ def _scale(sensor: str, given: list[str]) -> tuple[float, float]:
 def _speckle(text: str) -> SpeckleFilter:
     from mmedge.geo_io.speckle import Speckle
 
-    match = re.fullmatch(r"lee(?:,(\d+)(?:,(\d+(?:\.\d+)?))?)?", text)
+    match = re.fullmatch(r"(lee|refined-lee)(?:,(\d+)(?:,(\d+(?:\.\d+)?))?)?", text)
     if not match:
-        raise UsageError(f"`--speckle {text}` is not lee[,SIZE[,LOOKS]]", hint="--speckle lee, or lee,7,4.4")
-    size, looks = match.groups()
-    return Speckle(size=int(size or 5), looks=float(looks) if looks else None)
+        raise UsageError(
+            f"`--speckle {text}` is not lee[,SIZE[,LOOKS]], or refined-lee[,7[,LOOKS]]",
+            hint="--speckle lee, or lee,7,4.4, or refined-lee",
+        )
+    kind, size, looks = match.groups()
+    usual = 5 if kind == "lee" else 7
+    return Speckle(kind=kind, size=int(size or usual), looks=float(looks) if looks else None)  # type: ignore[arg-type]
 
 
 def bounds(text: str | None) -> tuple[float, float, float, float] | None:

@@ -165,7 +165,7 @@ def _group(
     reader: WindowReader = RasterReader(file.path, mine, convert, striped=bool(file.strip_bytes))
     if speckle:
         looks = speckle.looks_of(is_complex=any(band.is_complex for band in mine))
-        reader = FilteredReader(reader, file.grid.shape, size=speckle.size, looks=looks)
+        reader = FilteredReader(reader, file.grid.shape, speckle, looks=looks)
     categorical = unit == "raw" and any(bands[i].categorical for i in where)
     return where, reader, _aligned(reader, file, reference, unit, categorical=categorical)
 
@@ -224,8 +224,7 @@ def _inputs(file: RasterFile, modality: Modality) -> list[Location]:
 
 def _filtered(bands: list[RasterBand], speckle: Speckle | None) -> set[str]:
     return {
-        f"speckle filtered: Lee, {speckle.size} x {speckle.size} pixels, "
-        f"{speckle.looks_of(is_complex=band.is_complex):g} looks"
+        f"speckle filtered: {speckle}, {speckle.looks_of(is_complex=band.is_complex):g} looks"
         for band in bands
         if speckle
     }

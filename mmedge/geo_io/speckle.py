@@ -1,17 +1,18 @@
-"""The Lee speckle filter for backscatter in linear power (J.-S. Lee 1980, IEEE TPAMI 2(2), multiplicative noise).
-
-`lee` filters an array, `FilteredReader` the windows of a file as they are read.
+"""Speckle filters for backscatter in linear power: Lee's (J.-S. Lee 1980, IEEE TPAMI 2(2), multiplicative noise) and
+the refined one, see `refined_lee`. `lee` filters an array, `FilteredReader` the windows of a file as they are read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.errors import UsageError
+from mmedge.geo_io.refined_lee import refined_lee
 from mmedge.geo_io.sar import db_of, power_of
 from mmedge.geo_io.source import WindowReader
 from mmedge.grid import Window
@@ -27,33 +28,46 @@ GRD_LOOKS, COMPLEX_LOOKS = 4.4, 1.0
 class Speckle:
     """How speckle is filtered: over `size` x `size` pixels of a file's own grid, for a radar of `looks` looks.
 
-    `looks` None: 1 for complex images, 4.4 for all others. Raises UsageError for an even size, or looks <= 0.
+    `looks` None: 1 for complex images, 4.4 for all others. Raises UsageError for an even size, one other than 7 for
+    the refined filter, or looks <= 0.
     """
 
+    kind: Literal["lee", "refined-lee"] = "lee"
     size: int = 5
     looks: float | None = None
 
     def __post_init__(self) -> None:
         if self.size < 3 or self.size % 2 == 0:
             raise UsageError(f"a speckle filter takes an odd number of pixels, not {self.size}", hint="--speckle lee,5")
+        if self.kind == "refined-lee" and self.size != 7:
+            raise UsageError(f"the refined Lee filter has 7 x 7 pixels, not {self.size}", hint="--speckle refined-lee")
         if self.looks is not None and not self.looks > 0:
             raise UsageError(f"a radar has more than {self.looks:g} looks", hint="--speckle lee,5,4.4")
 
+    def __str__(self) -> str:
+        return f"{'refined ' if self.kind == 'refined-lee' else ''}Lee, {self.size} x {self.size} pixels"
+
     def looks_of(self, *, is_complex: bool) -> float:
         return self.looks or (COMPLEX_LOOKS if is_complex else GRD_LOOKS)
+
+    def filtered(self, power: Data, valid: Valid, *, looks: float) -> Data:
+        """`power` (bands, rows, cols), linear, through the filter. A pixel depends on `size // 2` around it."""
+        if self.kind == "refined-lee":
+            return refined_lee(power, valid, looks=looks)
+        return lee(power, valid, size=self.size, looks=looks)
 
 
 class FilteredReader:
     """What another reader gives of an image of `shape`, in dB, through the filter; its validity does not change."""
 
-    def __init__(self, reader: WindowReader, shape: tuple[int, int], *, size: int, looks: float) -> None:
-        self._reader, self._whole, self._size, self._looks = reader, Window(0, 0, *shape), size, looks
+    def __init__(self, reader: WindowReader, shape: tuple[int, int], speckle: Speckle, *, looks: float) -> None:
+        self._reader, self._whole, self._speckle, self._looks = reader, Window(0, 0, *shape), speckle, looks
 
     def read(self, window: Window) -> tuple[Data, Valid]:
-        around = window.grow(self._size // 2).intersect(self._whole)
+        around = window.grow(self._speckle.size // 2).intersect(self._whole)
         db, valid = self._reader.read(around)
         cut = window.within(around)
-        filtered = lee(power_of(db), valid, size=self._size, looks=self._looks)[(slice(None), *cut)]
+        filtered = self._speckle.filtered(power_of(db), valid, looks=self._looks)[(slice(None), *cut)]
         return db_of(filtered), valid[cut]
 
     def close(self) -> None:
