@@ -18,6 +18,7 @@ from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid
 
 Image = npt.NDArray[np.float64]
+Said = tuple[str, tuple[str, ...]]  # a warning, and the sensors that it is about
 
 # A sensor that lies under less than this share of the map's grid barely overlaps the others.
 MIN_OVERLAP = 0.1
@@ -38,25 +39,26 @@ LIKE_SHIFT_PX, UNLIKE_SHIFT_PX = 0.5, 2.5
 SMOOTH = 0.25  # cycles a pixel: the width of the low pass on the cross spectrum, whose high end is noise
 
 
-def disagreements(sources: Mapping[str, Source], reference: Grid) -> list[str]:
-    """Warnings about sensors that barely overlap, were acquired far apart, or do not lie on each other.
+def disagreements(sources: Mapping[str, Source], reference: Grid) -> dict[str, tuple[str, ...]]:
+    """Warnings about sensors that barely overlap, were acquired far apart, or do not lie on each other, and of which.
 
     Elevation has no date and no shift: terrain keeps, and its edges are others than those of images.
     """
     if len(sources) < 2:
-        return []
+        return {}
     images = {name: source for name, source in sources.items() if source.info.unit != "m"}
-    return [*_overlaps(sources, reference), *_gaps(images), *_shifts(images, reference)]
+    return dict([*_overlaps(sources, reference), *_gaps(images), *_shifts(images, reference)])
 
 
-def _overlaps(sources: Mapping[str, Source], reference: Grid) -> Iterator[str]:
+def _overlaps(sources: Mapping[str, Source], reference: Grid) -> Iterator[Said]:
     for name, source in sources.items():
         share = min((_share(grid, reference) for grid in source.info.grids), default=1.0)
         if share < MIN_OVERLAP:
             said = f"covers {share:.1%} of" if share else "does not touch"
             yield (
                 f"`{name}` {said} the grid that is mapped: the rest is made without it; if it should overlap, check "
-                "its CRS, or choose another grid with `--reference`"
+                "its CRS, or choose another grid with `--reference`",
+                (name,),
             )
 
 
@@ -68,17 +70,18 @@ def _share(grid: Grid, reference: Grid) -> float:
     return float(((row >= 0) & (row < grid.rows) & (col >= 0) & (col < grid.cols)).mean())
 
 
-def _gaps(sources: Mapping[str, Source]) -> Iterator[str]:
+def _gaps(sources: Mapping[str, Source]) -> Iterator[Said]:
     for one, other in combinations(sources, 2):
         a, b = sources[one].info.acquired, sources[other].info.acquired
         if a and b and (days := max(a.start - b.end, b.start - a.end).days) > MAX_GAP_DAYS:
             yield (
                 f"`{one}` ({a}) and `{other}` ({b}) were acquired {days} days apart: what changed between them is in "
-                "one of them only; use scenes of one season, or leave one out with `--available`"
+                "one of them only; use scenes of one season, or leave one out with `--available`",
+                (one, other),
             )
 
 
-def _shifts(sources: Mapping[str, Source], reference: Grid) -> Iterator[str]:
+def _shifts(sources: Mapping[str, Source], reference: Grid) -> Iterator[Said]:
     edges: dict[str, list[Image | None]] = {}
     if len(sources) > 1 and min(reference.shape) >= SHIFT_PX:
         edges = {name: [_edges(*source.read(w)) for w in _windows(reference)] for name, source in sources.items()}
@@ -91,7 +94,8 @@ def _shifts(sources: Mapping[str, Source], reference: Grid) -> Iterator[str]:
         if peak >= MIN_PEAK and off > (LIKE_SHIFT_PX if like else UNLIKE_SHIFT_PX):
             yield (
                 f"`{other}` lies {off:.1f} pixels ({off * gsd_m(reference):.0f} m) off `{one}`: {down:+.1f} rows, "
-                f"{right:+.1f} columns; register it first, or leave it out with `--available`"
+                f"{right:+.1f} columns; register it first, or leave it out with `--available`",
+                (one, other),
             )
 
 

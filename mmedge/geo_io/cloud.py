@@ -154,7 +154,7 @@ def cloud_grid(
     if not target.is_projected:
         raise GeoreferenceError(
             f"`{files[0]}` is in degrees: {gsd_m:g} m cells need a projected CRS",
-            hint="give to_crs='EPSG:32633' or such",
+            hint="give a sensor on a grid in metres beside it, as `--source sar=s1.tif`; in Python to_crs='EPSG:32633'",
         )
     rects = [rect for cloud in clouds if (rect := rect_in(cloud, target.to_wkt()))]
     if not rects:

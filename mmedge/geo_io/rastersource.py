@@ -30,6 +30,10 @@ from mmedge.tile import Data, Lost, Valid
 PLACES, FEW_PLACES, PROBE_PX = (0.0, 0.25, 0.5, 0.75, 1.0), (0.25, 0.75), 32
 
 
+# Sentinel-2's finest pixels have 10 m: finer ones than half of that are no scene of its that lost its offset's tag.
+FINEST_OFFSET_M = 5.0
+
+
 class _AlignedReader(Protocol):
     def read(self, window: Window, channels: int) -> tuple[Data, Valid]: ...
 
@@ -106,7 +110,8 @@ class RasterSource:
     def check(self, reference: Grid) -> list[str]:
         """Warnings about the units of the data, from a sample; raises UnitError where they are plainly wrong."""
         if self._modality.unit == "reflectance":
-            return check_reflectance(self._sample(reference), self._modality.name, offset=self._may_hold_offset)
+            offset = self._may_hold_offset and self.info.gsd_m >= FINEST_OFFSET_M
+            return check_reflectance(self._sample(reference), self._modality.name, offset=offset)
         if self._modality.unit == "dB" and self._measured:
             return check_backscatter(self._sample(reference), self._modality.name)
         if self._modality.unit == "dB":

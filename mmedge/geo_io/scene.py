@@ -70,10 +70,22 @@ class SceneOptions:
 
 
 class Scene:
-    """An open scene. A context manager; `read` may be called from several threads."""
+    """An open scene. A context manager; `read` may be called from several threads.
 
-    def __init__(self, *, name: str, grid: Grid, sources: Mapping[str, Source], warnings: Sequence[str] = ()) -> None:
+    `about` names the sensors of a warning: it goes when one of them does.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        grid: Grid,
+        sources: Mapping[str, Source],
+        warnings: Sequence[str] = (),
+        about: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.name, self.grid, self.sources, self.warnings = name, grid, dict(sources), tuple(warnings)
+        self._about = dict(about or {})
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -112,7 +124,8 @@ class Scene:
     def only(self, sensors: Sequence[str]) -> Scene:
         """The same scene, narrowed to some of its sensors."""
         kept = {name: source for name, source in self.sources.items() if name in sensors}
-        return Scene(name=self.name, grid=self.grid, sources=kept, warnings=self.warnings)
+        said = [text for text in self.warnings if set(self._about.get(text, ())) <= kept.keys()]
+        return Scene(name=self.name, grid=self.grid, sources=kept, warnings=said, about=self._about)
 
     def close(self) -> None:
         for source in self.sources.values():
@@ -142,9 +155,12 @@ def open_scene(
     chosen = {m.name: bands for m in wanted if m.name not in found.clouds and (bands := match(m, found.bands))}
     clouds = {m.name: found.clouds[m.name] for m in wanted if m.name in found.clouds}
     if not chosen and not clouds:
+        file = next(iter(found.files), "a.tif")
         raise BandError(
-            f"`{found.name}` holds none of {describe(wanted)}; found: {listed(found.bands)}",
-            hint="name the bands: `--bands optical=B02,B03,...`, or give files with `--source optical=a.tif`",
+            f"`{found.name}` holds none of {describe(wanted)}; found: {listed(found.bands)}"
+            if wanted
+            else f"nothing says which sensor's bands `{found.name}` holds; found: {listed(found.bands)}",
+            hint=f"`--source optical={file}` (or sar, elevation); where that is not enough, `--bands optical=B02,...`",
         )
     by_name = {m.name: m for m in wanted}
     crs = _crs_given(options)
@@ -153,7 +169,7 @@ def open_scene(
     else:
         reference = _cloud_grid(clouds, by_name, crs)
     sources: dict[str, Source] = {}
-    warnings = list(found.warnings)
+    warnings, about = list(found.warnings), dict[str, tuple[str, ...]]()
     for name, bands in chosen.items():
         source = RasterSource(
             by_name[name],
@@ -165,18 +181,19 @@ def open_scene(
             acquired=found.acquired or _acquired(name, bands, found.files),
         )
         sources[name] = source
-        warnings += [*source.info.warnings, *source.check(reference)]
+        about |= dict.fromkeys([*source.info.warnings, *source.check(reference)], (name,))
     for name, paths in clouds.items():
         cloud_bands, fill = by_name[name].bands, options.fill_voids
         sources[name] = LidarSource(paths, reference, bands=cloud_bands, crs=crs.get(name), fill_cells=fill)
-        warnings += sources[name].info.warnings
+        about |= dict.fromkeys(sources[name].info.warnings, (name,))
     if modalities is not None:
         warnings += [text for name in sources for text in _gsd_warning(by_name[name], reference)]
-    warnings += disagreements(sources, reference)
+    about |= disagreements(sources, reference)
     if options.screen:
         sources = {name: _screened(source, reference) for name, source in sources.items()}
     sources = {m.name: sources[m.name] for m in wanted if m.name in sources}
-    return Scene(name=found.name, grid=reference, sources=sources, warnings=list(dict.fromkeys(warnings)))
+    said = list(dict.fromkeys([*warnings, *about]))
+    return Scene(name=found.name, grid=reference, sources=sources, warnings=said, about=about)
 
 
 def _screened(source: Source, grid: Grid) -> Source:

@@ -69,6 +69,8 @@ def test_a_radar_scene_that_lies_off_is_reported_with_its_shift(chile: Path, tmp
     sources = {"optical": [chile / "optical.tif"], "sar": [off]}
     with open_scene(None, None, SceneOptions(sources=sources, reference="optical")) as scene:
         assert [w for w in scene.warnings if "`sar` lies" in w and "off `optical`" in w]
+        assert scene.only(["optical", "sar"]).warnings == scene.warnings
+        assert not [w for w in scene.only(["sar"]).warnings if "lies" in w]  # nothing is left that it lies off
 
 
 def test_scenes_as_they_are_published_are_not_warned_about(chile: Path, shared_data: Path) -> None:

@@ -155,6 +155,13 @@ def test_the_offset_of_baseline_4_is_noticed_and_can_be_taken_out(chile: Path, t
         np.testing.assert_allclose(fixed, scene.read(WHOLE).data["optical"], atol=1e-6)
 
 
+def test_a_picture_of_small_pixels_is_not_taken_for_one_that_holds_the_offset(chile: Path, tmp_path: Path) -> None:
+    finer = Affine(0.5, 0, 718000, 0, -0.5, 5700000)
+    raw = rewritten(chile / "optical.tif", tmp_path / "raw.tif", transform=finer)
+    with open_scene(raw) as scene:
+        assert not [w for w in scene.warnings if "offset" in w]
+
+
 def test_digital_numbers_stored_as_floats_are_refused(chile: Path, tmp_path: Path) -> None:
     with rasterio.open(chile / "optical.tif") as src:
         floats = src.read().astype(np.float32)
