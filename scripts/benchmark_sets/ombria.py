@@ -46,7 +46,7 @@ def read(root: Path, cache: Path) -> Benchmark:
         tested=(("s1",), ("s2",), ("s1", "s2")),
         score="flood_iou",
         encoder={"encoder": "unet", "encoder_options": {"widths": (8, 24, 48), "width": 16}},
-        budget=Budget(steps=400, batch=8, window_px=64),
+        budget=Budget(steps=1200, batch=8, window_px=64, check_every=150),
     )
 
 
