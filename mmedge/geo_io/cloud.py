@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from mmedge.geo_io.copc import is_copc, read_octree
 from mmedge.geo_io.las_chunks import Chunk, Points, first_gps_time, list_chunks, read_chunk
 from mmedge.geo_io.las_crs import CloudCrs, cloud_crs
 from mmedge.geo_io.las_header import LasHeader, read_header
-from mmedge.geo_io.point_raster import EDGE
 from mmedge.grid import Grid
 
 Rect = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax
@@ -34,9 +33,43 @@ GPS_EPOCH = datetime(1980, 1, 6, tzinfo=timezone.utc)
 EARTH_A_M, EARTH_E2 = 6_378_137.0, 0.00669437999014  # WGS 84
 
 
+class PointCloud(Protocol):
+    """A cloud that was opened: a file, or a folder of them. `rect` is where its points lie, in its CRS.
+
+    `files` are what it is read from; `windowed`: `points` reads little more than the rectangle asked for.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def crs(self) -> CloudCrs: ...
+    @property
+    def rect(self) -> Rect | None: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def windowed(self) -> bool: ...
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+    def points(self, crs: str, rect: Rect | None = None) -> Iterator[Points]:
+        """Points in `rect` (in the cloud's CRS) that are no noise, part by part: x, y in `crs`, z in metres."""
+        ...
+
+    def has_ground(self) -> bool:
+        """Whether points are classified as ground, by a sample of a large cloud."""
+        ...
+
+    def acquired(self) -> str | None:
+        """ISO 8601 date of the first point; None where the cloud keeps none."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloud:
-    """A file whose header was checked.
+    """A file whose header was checked. Fulfils `PointCloud`.
 
     `rect` is where its points lie in the file's CRS, None where it has none: the header's bounds, or, where the first
     chunk proves them wrong, those of all points. `boxes` (n, 4) are the same per chunk, for COPC only.
@@ -50,11 +83,29 @@ class Cloud:
     swap_xy: bool
     warnings: tuple[str, ...]
 
-    def read(self, file: BinaryIO, chunk: Chunk, crs: str, rect: Rect | None = None) -> Points:
-        """Points of a chunk that lie in `rect` (in the file's CRS) and are no noise: x, y in `crs`, z in metres.
+    @property
+    def path(self) -> Path:
+        return self.header.path
 
-        Points that `crs` cannot show have infinite x and y.
-        """
+    @property
+    def count(self) -> int:
+        return self.header.points
+
+    @property
+    def windowed(self) -> bool:
+        return self.boxes is not None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.header.path,)
+
+    def points(self, crs: str, rect: Rect | None = None) -> Iterator[Points]:
+        """See `PointCloud.points`. Points that `crs` cannot show have infinite x and y."""
+        with open(self.path, "rb") as file:
+            for chunk in self._touching(rect):
+                yield self._read(file, chunk, crs, rect)
+
+    def _read(self, file: BinaryIO, chunk: Chunk, crs: str, rect: Rect | None) -> Points:
         points = read_chunk(self.header, file, chunk)
         x, y = (points.y, points.x) if self.swap_xy else (points.x, points.y)
         keep = ~points.noise
@@ -65,7 +116,7 @@ class Cloud:
         flags = points.first[keep], points.ground[keep], points.noise[keep]
         return Points(x, y, z, points.intensity[keep], *flags)
 
-    def touching(self, rect: Rect | None) -> Iterator[Chunk]:
+    def _touching(self, rect: Rect | None) -> Iterator[Chunk]:
         """Chunks that may hold points of a rectangle in the file's CRS; all of them where there are no boxes."""
         if self.boxes is None or rect is None:
             yield from self.chunks
@@ -75,13 +126,13 @@ class Cloud:
         yield from (self.chunks[i] for i in np.flatnonzero(hit))
 
     def has_ground(self) -> bool:
-        """Whether points are classified as ground: all points of a small file, 8 spread chunks of a large one."""
+        """See `PointCloud.has_ground`: all points of a small file, 8 spread chunks of a large one."""
         step = 1 if self.header.points <= SAMPLE_POINTS else -(-len(self.chunks) // SAMPLE_CHUNKS)
         with open(self.header.path, "rb") as file:
             return any(read_chunk(self.header, file, chunk).ground.any() for chunk in self.chunks[::step])
 
     def acquired(self) -> str | None:
-        """ISO 8601 date of the first point; None where the file keeps GPS seconds of a week, or no time."""
+        """See `PointCloud.acquired`: None also where the file keeps GPS seconds of a week."""
         seconds = first_gps_time(self.header, self.chunks[0]) if self.chunks else None
         if seconds is None or not 4e8 < seconds < 4e9:  # 1992 to 2106
             return None
@@ -108,7 +159,7 @@ def open_cloud(path: Path, *, crs: str | None, z_unit_m: float | None, swap_xy: 
         swap_xy=swap_xy,
         warnings=(*header.warnings, *found.warnings, *wrong),
     )
-    _check_degrees(cloud)
+    check_degrees(cloud)
     return cloud
 
 
@@ -138,34 +189,6 @@ def _rect_of(points: Points) -> Rect:
     return float(points.x.min()), float(points.y.min()), float(points.x.max()), float(points.y.max())
 
 
-def cloud_grid(
-    paths: Path | Sequence[Path], gsd_m: float, *, crs: str | None = None, to_crs: str | None = None
-) -> Grid:
-    """The north-up grid that covers the clouds, its edges at multiples of `gsd_m`.
-
-    `to_crs` is the grid's CRS, by default the first cloud's. Raises GeoreferenceError where that one counts in degrees
-    or where there are no points.
-    """
-    if not gsd_m > 0:
-        raise ValueError(f"gsd_m must be > 0, got {gsd_m}")
-    files = [paths] if isinstance(paths, Path) else list(paths)
-    clouds = [open_cloud(path, crs=crs, z_unit_m=None, swap_xy=False) for path in files]
-    target = CRS.from_user_input(to_crs or clouds[0].crs.wkt)
-    if not target.is_projected:
-        raise GeoreferenceError(
-            f"`{files[0]}` is in degrees: {gsd_m:g} m cells need a projected CRS",
-            hint="give a sensor on a grid in metres beside it, as `--source sar=s1.tif`; in Python to_crs='EPSG:32633'",
-        )
-    rects = [rect for cloud in clouds if (rect := rect_in(cloud, target.to_wkt()))]
-    if not rects:
-        raise GeoreferenceError(f"`{files[0]}` holds no points", hint="give a grid")
-    step = gsd_m / float(target.linear_units_factor[1])
-    west, south, east, north = (pick(r[i] for r in rects) / step for i, pick in enumerate((min, min, max, max)))
-    west, east = math.floor(west), math.floor(east + EDGE) + 1  # a cell owns its west and north edges, see cells_of
-    south, north = math.ceil(south - EDGE) - 1, math.ceil(north)
-    return Grid(north - south, east - west, (step, 0.0, west * step, 0.0, -step, north * step), target.to_wkt())
-
-
 def project(
     source: str, target: str, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -193,7 +216,7 @@ def _same(source: str, target: str) -> bool:
     return source == target or bool(CRS.from_wkt(source) == CRS.from_wkt(target))
 
 
-def rect_in(cloud: Cloud, crs: str) -> Rect | None:
+def rect_in(cloud: PointCloud, crs: str) -> Rect | None:
     """The rectangle of the points in another CRS; None where there is none or it cannot be shown."""
     return None if cloud.rect is None else project_rect(cloud.crs.wkt, crs, cloud.rect)
 
@@ -210,10 +233,10 @@ def project_rect(source: str, target: str, rect: Rect) -> Rect | None:
     return found if all(map(math.isfinite, found)) and west <= east else None
 
 
-def check_overlap(cloud: Cloud, grid: Grid) -> tuple[str, ...]:
+def check_overlap(cloud: PointCloud, grid: Grid) -> tuple[str, ...]:
     """Warnings where the cloud misses the grid. Raises GeoreferenceError where it would not with x and y exchanged."""
-    name = cloud.header.path.name
-    if not cloud.header.points:
+    name = cloud.path.name
+    if not cloud.count:
         return (f"{name}: holds no points",)
     rect = rect_in(cloud, grid.crs)
     if cloud.rect is None or rect is None:
@@ -225,18 +248,18 @@ def check_overlap(cloud: Cloud, grid: Grid) -> tuple[str, ...]:
     exchanged = project_rect(cloud.crs.wkt, grid.crs, (south, west, north, east))
     if exchanged and overlap(exchanged, grid_rect(grid)):
         raise GeoreferenceError(
-            f"`{cloud.header.path}` lies on the grid only with x and y exchanged",
+            f"`{cloud.path}` lies on the grid only with x and y exchanged",
             hint="if its axes are swapped: swap_xy=True",
         )
     return (f"{name}: does not overlap the reference grid",)
 
 
-def _check_reachable(cloud: Cloud, grid: Grid) -> None:
+def _check_reachable(cloud: PointCloud, grid: Grid) -> None:
     """Raise GeoreferenceError where no coordinate passes between the CRSs, such as those of two planets."""
     there = project_rect(grid.crs, cloud.crs.wkt, grid_rect(grid))
     if there is None and (cloud.rect is None or rect_in(cloud, grid.crs) is None):
         raise GeoreferenceError(
-            f"`{cloud.header.path}`: no way from its CRS to the grid's",
+            f"`{cloud.path}`: no way from its CRS to the grid's",
             hint="say which crs the points are in, or grid on another",
         )
 
@@ -268,19 +291,19 @@ def cell_area_m2(grid: Grid, latitude: npt.NDArray[np.float64]) -> npt.NDArray[n
     return metric
 
 
-def spacing_m(cloud: Cloud) -> float:
+def spacing_m(cloud: PointCloud) -> float:
     """Mean distance of the points; 0 where there are fewer than two."""
     rect = cloud.rect
     if rect is None:
         return 0.0
     unit = Grid(1, 1, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), cloud.crs.wkt)
     area = float(cell_area_m2(unit, np.array([(rect[1] + rect[3]) / 2]))[0]) * (rect[2] - rect[0]) * (rect[3] - rect[1])
-    return math.sqrt(max(0.0, area) / cloud.header.points)
+    return math.sqrt(max(0.0, area) / cloud.count)
 
 
-def _check_degrees(cloud: Cloud) -> None:
+def check_degrees(cloud: PointCloud) -> None:
     if cloud.crs.geographic and (rect := cloud.rect) and (rect[1] < -90.001 or rect[3] > 90.001):
         raise GeoreferenceError(
-            f"`{cloud.header.path}` has latitudes {rect[1]:.3f} to {rect[3]:.3f}: swapped axes or a wrong CRS",
+            f"`{cloud.path}` has latitudes {rect[1]:.3f} to {rect[3]:.3f}: swapped axes or a wrong CRS",
             hint="give swap_xy=True, or the right crs",
         )

@@ -10,6 +10,7 @@ import math
 import re
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import rasterio
 from rasterio.crs import CRS
@@ -64,25 +65,45 @@ def cloud_crs(header: LasHeader, *, crs: str | None = None, z_unit_m: float | No
 
     Raises GeoreferenceError where there is no CRS, or one without a map plane.
     """
-    found, source = _given(crs) if crs else _from_file(header)
+    found, source = (given_crs(crs), "given") if crs else _from_file(header)
+    note = "CRS as given, not as in the file" if crs and _from_file(header)[0] else ""
+    if source == "fallback":
+        note = "the CRS comes from the record that this LAS version does not prefer"
+    unit = _key_unit(header, source)
+    return crs_from_wkt(header.path, found, z_unit_m=z_unit_m, usual_m=unit, note=note, why=source)
+
+
+def crs_from_wkt(
+    path: Path,
+    found: str | None,
+    *,
+    z_unit_m: float | None,
+    usual_m: float | None = None,
+    note: str = "",
+    why: str = "it names none",
+) -> CloudCrs:
+    """The CRS of a cloud from its WKT (None: `why`). `usual_m`: metres of z where the WKT says nothing of them.
+
+    Raises GeoreferenceError where there is no CRS, or one without a map plane.
+    """
     if found is None:
-        raise GeoreferenceError(f"`{header.path}` has no usable CRS: {source}", hint=_hint(header))
-    wkt, vertical_m, warnings = split_wkt(found)
-    horizontal = CRS.from_wkt(wkt)
+        raise GeoreferenceError(f"`{path}` has no usable CRS: {why}", hint=_hint(path))
+    try:
+        wkt, vertical_m, warnings = split_wkt(found)
+        with rasterio.Env():  # without it, GDAL prints its complaint to stderr
+            horizontal = CRS.from_wkt(wkt)
+    except (CRSError, ValueError) as err:
+        raise GeoreferenceError(f"`{path}` has no usable CRS: {err}", hint=_hint(path)) from err
     if not (horizontal.is_projected or horizontal.is_geographic):
         kind = wkt.partition("[")[0]
-        raise GeoreferenceError(f"`{header.path}`: a {kind} CRS has no map plane to grid points on", hint=_hint(header))
-    notes = [f"{header.path.name}: CRS as given, not as in the file"] if crs and _from_file(header)[0] else []
-    factor, note = _z_unit(horizontal, z_unit_m, vertical_m or _key_unit(header, source))
-    notes += [f"{header.path.name}: {note}"] if note else []
-    if source == "fallback":
-        notes.append(f"{header.path.name}: the CRS comes from the record that this LAS version does not prefer")
+        raise GeoreferenceError(f"`{path}`: a {kind} CRS has no map plane to grid points on", hint=_hint(path))
+    factor, said = _z_unit(horizontal, z_unit_m, vertical_m or usual_m)
     return CloudCrs(
         wkt=wkt,
         z_unit_m=factor,
         geographic=bool(horizontal.is_geographic),
-        notes=tuple(notes),
-        warnings=tuple(f"{header.path.name}: {w}" for w in warnings),
+        notes=tuple(f"{path.name}: {text}" for text in (note, said) if text),
+        warnings=tuple(f"{path.name}: {w}" for w in warnings),
     )
 
 
@@ -126,10 +147,11 @@ def _z_unit(horizontal: CRS, given: float | None, vertical_m: float | None) -> t
     return 1.0, "no vertical CRS: heights taken to be in metres"
 
 
-def _given(crs: str) -> tuple[str | None, str]:
+def given_crs(crs: str) -> str:
+    """The WKT of a CRS as a person gives it. Raises GeoreferenceError."""
     try:
-        return CRS.from_user_input(crs).to_wkt(), "given"
-    except CRSError as err:
+        return str(CRS.from_user_input(crs).to_wkt())
+    except (CRSError, ValueError) as err:
         raise GeoreferenceError(f"`{crs}` is not a CRS: {err}", hint="give one such as EPSG:32633") from err
 
 
@@ -249,5 +271,5 @@ def _find(root: Node, names: tuple[str, ...]) -> Node | None:
     return None
 
 
-def _hint(header: LasHeader) -> str:
-    return f"say which CRS `{header.path.name}` is in: --crs SENSOR=EPSG:32633, in Python crs='EPSG:32633'"
+def _hint(path: Path) -> str:
+    return f"say which CRS `{path.name}` is in: --crs SENSOR=EPSG:32633, in Python crs='EPSG:32633'"

@@ -1,4 +1,4 @@
-"""LiDAR: LAS 1.0-1.4, LAZ and COPC point clouds as bands on a reference grid.
+"""LiDAR: LAS 1.0-1.4, LAZ, COPC and EPT point clouds as bands on a reference grid.
 
 Bands are (bands, rows, cols) float32: `ground` (also `DEM`, `elevation`), `surface` and `ndsm` in metres, `intensity`
 as the sensor counts it, `density` in points per square metre. docs/sensors/lidar.md says what each cell means.
@@ -18,16 +18,16 @@ import numpy.typing as npt
 from mmedge.errors import BandError, ReadError, UsageError
 from mmedge.geo_io.acquired import parse_acquisition
 from mmedge.geo_io.cloud import (
-    Cloud,
+    PointCloud,
     cell_area_m2,
     check_overlap,
     grid_rect,
-    open_cloud,
     project_rect,
     rect_in,
     spacing_m,
 )
 from mmedge.geo_io.ground_filter import MAX_FILL, GroundFilter, fill, filter_ground
+from mmedge.geo_io.point_cloud import open_points
 from mmedge.geo_io.point_raster import Layer, PointRaster, cells_of, metres
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Grid, Window
@@ -45,8 +45,8 @@ BLOCK = 256  # cells; a COPC file is gridded block by block, as windows ask for 
 class LidarSource:
     """Bands of one or more point clouds on `grid`. Fulfils `Source`.
 
-    LAS and LAZ files are read once, at the first `read`, in bounded memory; COPC files node by node, as far as windows
-    ask. Gridding is exact: a window, a crop of the grid and another chunk size give the same bits.
+    LAS and LAZ files are read once, at the first `read`, in bounded memory; COPC and EPT node by node, as far as
+    windows ask. Gridding is exact: a window, a crop of the grid and another chunk size give the same bits.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LidarSource:
         files = [paths] if isinstance(paths, Path) else list(paths)
         if not files:
             raise UsageError("no point cloud was given", hint="give at least one file")
-        self._clouds = [open_cloud(path, crs=crs, z_unit_m=z_unit_m, swap_xy=swap_xy) for path in files]
+        self._clouds = [open_points(path, crs=crs, z_unit_m=z_unit_m, swap_xy=swap_xy) for path in files]
         missing = [warning for cloud in self._clouds for warning in check_overlap(cloud, grid)]
         self.grid, self._fill_cells = grid, fill_cells
         self._cell_m = _cell_m(grid, self._clouds[0])
@@ -126,7 +126,7 @@ class LidarSource:
         """Make sure that the points of `cut` are binned. After a failure the raster is half full: it stays refused."""
         if self._failure:
             raise ReadError(self._failure, hint="open the source again")
-        windowed = all(cloud.boxes is not None for cloud in self._clouds)
+        windowed = all(cloud.windowed for cloud in self._clouds)
         rows, cols = slice(None), slice(None)
         if windowed:
             rows = slice(cut.row // BLOCK, -(-(cut.row + cut.height) // BLOCK))
@@ -143,18 +143,16 @@ class LidarSource:
             raise
         self._done |= wanted
 
-    def _bin(self, cloud: Cloud, wanted: Valid) -> None:
+    def _bin(self, cloud: PointCloud, wanted: Valid) -> None:
         """Add a cloud's points that lie in the wanted blocks."""
         grid = self._raster.grid
         rect = project_rect(grid.crs, cloud.crs.wkt, _grown(grid_rect(grid.crop(_around(wanted)))))
-        with open(cloud.header.path, "rb") as file:
-            for chunk in cloud.touching(rect):
-                points = cloud.read(file, chunk, grid.crs, rect)
-                cells = cells_of(grid, points.x, points.y)
-                use = cells >= 0
-                use[use] = wanted[cells[use] // grid.cols // BLOCK, cells[use] % grid.cols // BLOCK]
-                kinds = {"first": points.first[use], "ground": points.ground[use]}
-                self._raster.add(cells[use], points.z[use], points.intensity[use], **kinds)
+        for points in cloud.points(grid.crs, rect):
+            cells = cells_of(grid, points.x, points.y)
+            use = cells >= 0
+            use[use] = wanted[cells[use] // grid.cols // BLOCK, cells[use] % grid.cols // BLOCK]
+            kinds = {"first": points.first[use], "ground": points.ground[use]}
+            self._raster.add(cells[use], points.z[use], points.intensity[use], **kinds)
 
     def _bands(self, layers: Layers, cut: Window) -> dict[str, Band]:
         """Values and validity of the requested bands over `cut`, halo included."""
@@ -211,7 +209,7 @@ class LidarSource:
         dates = [date for cloud in self._clouds if (date := cloud.acquired())]
         units = tuple(UNITS[name] for name in self._names)
         return SourceInfo(
-            files=tuple(cloud.header.path for cloud in self._clouds),
+            files=tuple(file for cloud in self._clouds for file in cloud.files),
             bands=bands,
             unit=", ".join(dict.fromkeys(units)),
             units=units,
@@ -247,7 +245,7 @@ def _mean(total: Layer, count: Layer) -> Band:
     return np.divide(total, count, out=np.zeros(known.shape), where=known), known
 
 
-def _cell_m(grid: Grid, cloud: Cloud) -> float:
+def _cell_m(grid: Grid, cloud: PointCloud) -> float:
     """Side of a cell in metres. In degrees: at the cloud's middle, so that a crop of the grid has the same."""
     rect = rect_in(cloud, grid.crs) or grid_rect(grid)
     return math.sqrt(float(cell_area_m2(grid, np.array([(rect[1] + rect[3]) / 2]))[0]))

@@ -14,7 +14,6 @@ from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, find_acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.agreement import disagreements
 from mmedge.geo_io.bands import sensor_name
-from mmedge.geo_io.cloud import cloud_grid
 from mmedge.geo_io.crs import check_on_earth, horizontal, wkt_of
 from mmedge.geo_io.delivered import inspect_files, with_masks, with_quality
 from mmedge.geo_io.failure import KINDS, Screened
@@ -23,6 +22,7 @@ from mmedge.geo_io.lidar import LidarSource
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.manifest import read_manifest
 from mmedge.geo_io.matching import describe, from_manifest, listed, match, modalities_of, with_names
+from mmedge.geo_io.point_cloud import cloud_grid, cloud_name, cloud_path
 from mmedge.geo_io.rasterfile import RasterBand, RasterFile, ground_grid
 from mmedge.geo_io.rastersource import RasterSource
 from mmedge.geo_io.source import Source
@@ -222,14 +222,14 @@ class _Found:
 
 def _gather(path: Location | None, options: SceneOptions) -> _Found:
     """Every band of every raster, with what the user said about them, and the point clouds of each sensor."""
+    sources = dict(options.sources)
+    if path and _cloud(path):
+        sources["elevation"], path = [path], None
     manifest = (
         read_manifest(path, allow_remote=options.allow_remote, item=options.item)
         if path and path.suffix.lower() in (".json", ".geojson")
         else None
     )
-    sources = dict(options.sources)
-    if path and _is_cloud(path):
-        sources["elevation"], path = [path], None
     plain = [path] if path and not manifest else []
     if not (plain or manifest or sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")
@@ -249,7 +249,7 @@ def _gather(path: Location | None, options: SceneOptions) -> _Found:
         bands += with_names([band for file in mine for band in file.bands], sensor_name(sensor), options.bands)
     if manifest:
         bands += from_manifest(manifest, files)
-    name = manifest.name if manifest else options.name or (path or next(iter(sources.values()))[0]).stem
+    name = manifest.name if manifest else options.name or _name(path or next(iter(sources.values()))[0])
     files = _placed(files, bands, _crs_given(options))
     bands, files = with_quality(bands, files)
     files = with_masks({sensor_name(key): paths for key, paths in options.masks.items()}, bands, files)
@@ -279,13 +279,21 @@ def _placed(files: dict[str, RasterFile], bands: Sequence[RasterBand], crs: Mapp
     }
 
 
-def _is_cloud(place: Location) -> bool:
-    return place.suffix.lower() in (".las", ".laz")
+def _name(place: Location) -> str:
+    cloud = _cloud(place)
+    return cloud_name(cloud) if isinstance(cloud, Path) else place.stem
+
+
+def _cloud(place: Location) -> Location | None:
+    """The place of a point cloud, None where it is none."""
+    if isinstance(place, Path):
+        return cloud_path(place)
+    return place if cloud_path(Path(place.name)) else None
 
 
 def _clouds(sensor: str, places: Sequence[Location]) -> dict[str, list[Path]]:
     """The point clouds among a sensor's files; all of them are, or none."""
-    clouds = [place for place in places if _is_cloud(place)]
+    clouds = [cloud for place in places if (cloud := _cloud(place))]
     paths = [place for place in clouds if isinstance(place, Path)]
     if len(paths) < len(clouds):
         raise UsageError("point clouds are read from this machine's disks only", hint="download the cloud first")

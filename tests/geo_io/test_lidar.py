@@ -16,8 +16,9 @@ from rasterio.warp import transform
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
 from mmedge.geo_io import las_chunks, point_raster
-from mmedge.geo_io.cloud import cloud_grid, open_cloud
+from mmedge.geo_io.cloud import open_cloud
 from mmedge.geo_io.lidar import LidarSource
+from mmedge.geo_io.point_cloud import cloud_grid
 from mmedge.grid import Grid, Window
 
 DATA = Path(__file__).parents[1] / "data" / "lidar"

@@ -9,8 +9,8 @@ import pytest
 import rasterio
 
 from mmedge.errors import GeoreferenceError, UsageError
-from mmedge.geo_io.cloud import cloud_grid
 from mmedge.geo_io.lidar import LidarSource
+from mmedge.geo_io.point_cloud import cloud_grid
 from mmedge.geo_io.scene import SceneOptions, open_scene
 from mmedge.geo_io.stack import stack
 from mmedge.grid import Window
