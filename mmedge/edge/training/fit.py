@@ -188,7 +188,7 @@ class _Run:
         state = {f"{kind}/{n}": t.detach().contiguous() for kind, ts in kinds.items() for n, t in ts.items()}
         for name, p in self.trained.items():
             state |= {f"{key}/{name}": value for key, value in self.optimiser.state[p].items()}
-        return {name: t.clone() for name, t in state.items()}
+        return {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
 
     def load(self) -> None:
         path = self.folder / "state.safetensors"
