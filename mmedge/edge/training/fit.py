@@ -185,7 +185,7 @@ class _Run:
             "now": self.trained,
             "buffer": self.buffers,
         }
-        state = {f"{kind}/{n}": t.detach().contiguous() for kind, ts in kinds.items() for n, t in ts.items()}
+        state = {f"{kind}/{n}": t.detach() for kind, ts in kinds.items() for n, t in ts.items()}
         for name, p in self.trained.items():
             state |= {f"{key}/{name}": value for key, value in self.optimiser.state[p].items()}
         return {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
@@ -208,7 +208,12 @@ class _Run:
         for name, p in self.trained.items():
             found = {k: state[f"{k}/{name}"] for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}/{name}" in state}
             if found:  # a parameter that has had no gradient yet has no moments
-                self.optimiser.state[p] = {k: t if k == "step" else t.to(p.device) for k, t in found.items()}
+                self.optimiser.state[p] = {k: t if k == "step" else _like(p, t) for k, t in found.items()}
+
+
+def _like(p: nn.Parameter, t: Tensor) -> Tensor:
+    """`t` where `p` is and laid out in memory as it, so that a resumed run computes the same bits."""
+    return torch.empty_like(p, requires_grad=False).copy_(t)
 
 
 class _Swapped:
