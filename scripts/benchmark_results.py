@@ -9,17 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from textwrap import fill
-from typing import Any
 
 import numpy as np
+from benchmark_ablations import parts_off, wrapped
+from benchmark_tables import TABLES, Row, Table, means, scores
 from results import OPEN, cell, table
 
-Row = dict[str, Any]
 ROWS, PAGE = Path("docs/results/benchmark_rows.json"), Path("docs/results/benchmarks.md")
 # A line of a table: its name, the method whose row it is taken from, and the part of the row's scores.
 LINES = (
@@ -29,6 +25,7 @@ LINES = (
     ("modality dropout", "dropout", "test"),
     ("MaMOL, two stages", "mamol", "test"),
     ("MARS", "mars", "test"),
+    ("MARS, its own route trained too (ours)", "mars:deployed", "test"),
     ("MARS, oracle: routed by the true residual", "mars", "oracle"),
     ("DyMo", "dymo", "test"),
     ("DyMo, discard: nothing recovered", "dymo", "discard"),
@@ -36,97 +33,7 @@ LINES = (
     ("DyMo, oracle: best subset by the label", "dymo", "oracle"),
     ("specialists: one network an availability", "specialists", "test"),
 )
-METHODS = {"mamol": "MaMOL", "mars": "MARS", "dymo": "DyMo"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """What one protocol's table shows. `letters`: short names of the sensors; `reference`: figures of others' runs."""
-
-    benchmark: str
-    protocol: str
-    title: str
-    score: str
-    letters: Mapping[str, str]
-    text: str
-    tested: tuple[str, ...] = ()
-    reference: Mapping[str, float] | None = None
-    better: str = "higher"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        names = tuple(self.letters)
-        every = ("+".join(c) for n in range(1, len(names) + 1) for c in combinations(names, n))
-        return self.tested or tuple(every)
-
-
-OMBRIA = {"s1": "S1", "s2": "S2"}
-TABLES = (
-    Table(
-        benchmark="ombria",
-        protocol="published",
-        title="OMBRIA, published split: IoU of flood",
-        score="flood_iou",
-        letters=OMBRIA,
-        text="624 chips train and choose the checkpoint, 70 are tested. Test chips share their flood events with "
-        "training chips, so this split flatters every method.",
-        reference={"s1": 0.318, "s2": 0.681, "s1+s2": 0.727},
-    ),
-    Table(
-        benchmark="ombria",
-        protocol="events",
-        title="OMBRIA, four folds by event inside the training chips: IoU of flood",
-        score="flood_iou",
-        letters=OMBRIA,
-        text="Events are not recorded; chips are numbered event by event, and a fold is a run of numbers. Chips within "
-        "30 numbers of the tested run do not train.",
-    ),
-    Table(
-        benchmark="idtrees",
-        protocol="plots",
-        title="IDTReeS, five folds by group of plots: overall accuracy, eight species",
-        score="oa",
-        letters={"hsi": "HSI", "chm": "CHM", "rgb": "RGB"},
-        text="719 crowns of 60 plots. Plots that touch or share a tree are one group and never divided.",
-        reference={"hsi": 0.541, "chm": 0.343, "rgb": 0.468, "hsi+chm+rgb": 0.560},
-    ),
-    Table(
-        benchmark="houston2013",
-        protocol="official",
-        title="Houston 2013: trained with spectra and LiDAR, tested without spectra: overall accuracy",
-        score="oa",
-        letters={"hsi": "HSI", "lidar": "LiDAR"},
-        text="12,197 official test samples, whose spectra are not at hand. Training pixels have no coordinates.",
-        tested=("lidar",),
-        reference={"lidar": 0.689},
-    ),
-    Table(
-        benchmark="algae",
-        protocol="published",
-        title="Presto's algae blooms, geographic split: RMSE of the severity (lower is better)",
-        score="rmse",
-        letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
-        text="345 test samples. 1 Sentinel-1, 2 Sentinel-2, W weather, D terrain. Here more sensors can hurt. Networks "
-        "classify; the class with the highest probability is scored.",
-        better="lower",
-        reference={"s1": 1.133, "s2": 0.990, "era5": 0.853, "s1+s2": 0.974, "s1+s2+era5+srtm": 1.337},
-    ),
-)
-
-
-def scores(rows: list[Row], shown: Table, method: str, part: str = "test") -> list[dict[str, float]]:
-    """One dict for each seed that was run: availability -> score."""
-    return [
-        {a: values[shown.score] for a, values in row["scores"][part].items()}
-        for row in rows
-        if (row["benchmark"], row["protocol"], row["method"]) == (shown.benchmark, shown.protocol, method)
-        and part in row["scores"]
-    ]
-
-
-def means(rows: list[Row], shown: Table, method: str) -> list[float]:
-    """Mean over the availabilities, for each seed."""
-    return [float(np.mean([found[a] for a in shown.columns])) for found in scores(rows, shown, method)]
+METHODS = {"mamol": "MaMOL", "mars": "MARS", "mars:deployed": "MARS with its own route trained", "dymo": "DyMo"}
 
 
 def lines(rows: list[Row], shown: Table) -> str:
@@ -189,7 +96,7 @@ def made_with(rows: list[Row], shown: Table) -> str:
     if not networks:
         return ""
     steps = " and ".join(sorted({str(r["steps"]) for r in networks}))
-    sizes = {r["method"]: r["parameters"] for r in networks}
+    sizes = {r["method"]: r["parameters"] for r in networks if r["method"] in {m for _, m, _ in LINES}}
     size = ", ".join(f"{m} {n:,}" for m, n in sizes.items())
     took = max(r["cpu_seconds"] for r in networks)
     return f"{steps} steps, at most {took} CPU seconds a row. Parameters: {size}."
@@ -199,10 +106,6 @@ def section(rows: list[Row], shown: Table) -> str:
     below = (wrapped(text) for text in (made_with(rows, shown), verdict(rows, shown)))
     parts = [f"## {shown.title}", wrapped(shown.text), lines(rows, shown), *below]
     return "\n\n".join(part for part in parts if part)
-
-
-def wrapped(text: str) -> str:
-    return fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def conditions(rows: list[Row]) -> str:
@@ -215,7 +118,7 @@ def conditions(rows: list[Row]) -> str:
 
 
 def page(rows: list[Row]) -> str:
-    sections = "\n\n".join(section(rows, shown) for shown in TABLES)
+    sections = "\n\n".join([*(section(rows, shown) for shown in TABLES), parts_off(rows)])
     return f"""# The methods on public benchmarks
 
 Made by `python scripts/benchmark_results.py` from `benchmark_rows.json`, which `python scripts/score_benchmark.py
@@ -224,8 +127,6 @@ deviation over seeds; `{OPEN}`: not run. On a benchmark all networks have the sa
 (MaMOL's two stages share them, each specialist has as many), and the checkpoint is chosen on validation examples alone.
 MaMOL and MARS carry their experts on top of that encoder; parameters stand below each table. Oracle lines use what
 nobody knows when mapping; they show the room that is left. The sentences below the tables are made from the rows too.
-
-Not covered yet: Presto's fuel moisture (a regression), and ablations.
 
 {conditions(rows)}
 

@@ -3,7 +3,8 @@
 A row is a method with a seed under a protocol (a split, or all folds of one). Each is appended to --out as soon as it
 is done, and a row that is there is not run again; a training run that was stopped goes on where it was. Networks train
 on one thread, all with the same encoder and number of steps, and keep the checkpoint that is best on validation
-examples; the test examples are read once, afterwards. `python scripts/benchmark_results.py` writes the tables.
+examples; the test examples are read once, afterwards. `--ablations` runs the methods with a part switched off instead,
+rows named as in benchmark_sets/variants.py. `python scripts/benchmark_results.py` writes the tables.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark_sets import algae, houston2013, idtrees, ombria
+from benchmark_sets import algae, fuel, houston2013, idtrees, ombria
 from benchmark_sets.examples import Benchmark
 from benchmark_sets.learn import Scored, figures, train_and_score
 from benchmark_sets.trees import score_trees
+from benchmark_sets.variants import ABLATIONS, EXTENSIONS, variant_of
 
 from mmedge.edge.device import cpu_flags, cpu_name
 
 Row = dict[str, Any]
-READERS = {"ombria": ombria.read, "idtrees": idtrees.read, "houston2013": houston2013.read, "algae": algae.read}
-NETWORKS = ("dropout", "mars", "dymo", "mamol", "specialists", "mean-fill", "zero-fill")  # impute-all: in DyMo's row
+SETS = {"ombria": ombria, "idtrees": idtrees, "houston2013": houston2013, "algae": algae, "fuel": fuel}
+READERS = {name: module.read for name, module in SETS.items()}
+# What matters most first; impute-all is in DyMo's row.
+NETWORKS = ("dropout", "mars", "dymo", "mamol", *EXTENSIONS, "specialists", "mean-fill", "zero-fill")
 METHODS = ("trees", *NETWORKS)
 
 
@@ -92,6 +96,13 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def folder_of(key: Row) -> str:
+    """Where the training run of a row lies; variants that train as their method does share it."""
+    variant = variant_of(key["method"])
+    trained = variant.method if variant.after else key["method"]
+    return "-".join((key["benchmark"], key["protocol"], trained.replace(":", "-"), str(key["seed"])))
+
+
 def append(path: Path, row: Row) -> None:
     """Add a row to the file, whole or not at all; processes that fill one file wait for each other."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=READERS)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=(*METHODS, *ABLATIONS), default=list(METHODS))
+    parser.add_argument("--ablations", action="store_const", dest="methods", const=list(ABLATIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--protocols", nargs="+", default=[], help="only these; all by default")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no row after this time")
@@ -136,7 +148,7 @@ def main() -> None:
         if time.monotonic() - start > 60 * args.minutes:
             break
         began = time.process_time()
-        found = run(benchmark, key, args.runs / "-".join(map(str, key.values())))
+        found = run(benchmark, key, args.runs / folder_of(key))
         seconds = round(time.process_time() - began)
         row = {**key, "command": command(key), **measured_with, "cpu_seconds": seconds, **found}
         append(args.out, row)

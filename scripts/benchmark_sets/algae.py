@@ -22,16 +22,15 @@ SENSORS = {
 }
 STATIC = "srtm"
 BINS = 5
+Floats = npt.NDArray[np.float64]
 
 
 def read(root: Path, cache: Path) -> Benchmark:
     """`root`: the data bundle."""
     with np.load(root / "restricted" / "presto_pixels" / "algae_blooms.npz") as z:
-        series, bands = z["s1_s2_era5_srtm"], z["bands"].tolist()
+        series, bands = with_ndvi(z["s1_s2_era5_srtm"], z["bands"].tolist()), z["bands"].tolist()
         is_test, latlon = z["is_test"].astype(bool), z["latlon"]
         labels = z["target"].astype(np.int64) - 1
-    red, infrared = series[..., bands.index("B4")], series[..., bands.index("B8")]
-    series[..., bands.index("NDVI")] = (infrared - red) / np.maximum(infrared + red, 1e-6)
     squares = [f"{lat}_{lon}" for lat, lon in np.floor(latlon).astype(int)]
     validates = ~is_test & (grouped(squares, ["all"] * len(squares), BINS) == 0)
     train = ~is_test & ~validates
@@ -42,18 +41,29 @@ def read(root: Path, cache: Path) -> Benchmark:
         name="algae",
         task="window",
         classes=tuple(f"severity {i + 1}" for i in range(5)),
-        data={m: _channels(series, [bands.index(b) for b in wanted], m) for m, wanted in SENSORS.items()},
+        data=by_sensor(series, bands),
         labels=labels,
         protocols={"published": (split,)},
         tested=tuple(c for n in range(1, len(names) + 1) for c in combinations(names, n)),
         score="oa",
         encoder={"encoder": "vit", "encoder_options": {"patch": 1}},
         budget=Budget(steps=300, batch=64, check_every=25),
-        ordered=True,
+        grades=(1, 2, 3, 4, 5),
     )
 
 
-def _channels(series: npt.NDArray[np.float64], columns: list[int], sensor: str) -> npt.NDArray[np.float32]:
-    """(N, months, bands) -> (N, months * bands, 1, 1); terrain is the same every month."""
-    part = series[:, :1, columns] if sensor == STATIC else series[:, :, columns]
-    return part.reshape(len(series), -1, 1, 1).astype(np.float32)
+def with_ndvi(series: Floats, bands: list[str]) -> Floats:
+    """The series (N, months, bands) with the vegetation index made of its bands."""
+    red, infrared = series[..., bands.index("B4")], series[..., bands.index("B8")]
+    series[..., bands.index("NDVI")] = (infrared - red) / np.maximum(infrared + red, 1e-6)
+    return series
+
+
+def by_sensor(series: Floats, bands: list[str]) -> dict[str, npt.NDArray[np.float32]]:
+    """(N, months, bands) -> (N, months * bands, 1, 1) of each sensor; terrain is the same every month."""
+    found = {}
+    for sensor, wanted in SENSORS.items():
+        columns = [bands.index(b) for b in wanted]
+        part = series[:, :1, columns] if sensor == STATIC else series[:, :, columns]
+        found[sensor] = part.reshape(len(series), -1, 1, 1).astype(np.float32)
+    return found

@@ -40,7 +40,7 @@ class Benchmark:
 
     `truth`: labels of maps at their own resolution, a whole multiple; what is scored. `protocols`: the splits of each;
     their confusions are summed. `tested`: the availabilities for which test data exist. `score`: the figure that
-    chooses checkpoints and heads the table. `ordered`: classes are grades, and an error of two is worse than of one.
+    chooses checkpoints and heads the table. `grades`: what each class stands for on a scale, where errors have a size.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Benchmark:
     encoder: Mapping[str, Any]
     budget: Budget
     truth: npt.NDArray[np.int8] | None = None
-    ordered: bool = False
+    grades: tuple[float, ...] = ()
 
     @property
     def sensors(self) -> tuple[str, ...]:

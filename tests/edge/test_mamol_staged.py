@@ -10,6 +10,7 @@ from networks import CHANNELS, CLASSES, SMALL, close, labels, small, windows  # 
 from mmedge.edge.models.mamol_staged import StagedMaMOL  # noqa: E402
 from mmedge.edge.models.registry import build  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
+from mmedge.errors import UsageError  # noqa: E402
 
 SENSORS = tuple(CHANNELS)
 BASE = {"channels": CHANNELS, "classes": CLASSES}
@@ -97,3 +98,28 @@ def test_only_the_last_blocks_can_be_adapted() -> None:
     assert list(network.adapters) == ["trunk_0", "up_1"]
     data, valid = windows()
     close(network(data, valid, uniform=True), network(data, valid))
+
+
+OFF = [{"shared": False}, {"special": False}, {"dynamic": 0}, {"aware": False}, {"dynamic": 0, "special": False}]
+
+
+@pytest.mark.parametrize("options", OFF)
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_a_part_that_is_switched_off_is_not_there_and_the_rest_learns(variant: str, options: dict[str, object]) -> None:
+    network, whole = staged(variant=variant, **options), staged(variant=variant)
+    network.begin_stage(1)
+    adapter, other = network.adapters["trunk_0"], whole.adapters["trunk_0"]
+    experts = network.config.dynamic + network.config.shared + len(SENSORS) * network.config.special
+    assert len(adapter.down) == experts
+    assert sum(p.numel() for p in adapter.parameters()) < sum(p.numel() for p in other.parameters())
+    trained = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    for present in patterns(SENSORS):
+        data, valid = windows(present)
+        valid[present[0]][:, :, :16, :16] = False
+        network(data, valid).square().mean().backward()
+    assert [n for n, p in trained.items() if p.grad is None or not p.grad.any()] == []
+
+
+def test_an_adapter_without_experts_is_refused() -> None:
+    with pytest.raises(UsageError, match="an adapter needs an expert"):
+        staged(dynamic=0, shared=False, special=False)

@@ -98,6 +98,34 @@ def test_the_task_trains_the_residual_router() -> None:
     assert all(p.grad is not None and p.grad.any() for p in network.residual_router.parameters())
 
 
+def test_incomplete_inputs_teach_the_deployed_router_on_request_alone() -> None:
+    data, valid = windows(batch=4)
+    kept = torch.tensor([[True, False, True]] * 4)
+    assert "task_deployed" not in mars().losses(data, valid, labels("map", 4), kept)
+    network = mars(deployed=0.5)
+    term = network.losses(data, valid, labels("map", 4), kept)["task_deployed"]
+    network.eval()
+    logits = network(data, withheld(valid, kept, SENSORS))
+    close(term, 0.5 * torch.nn.functional.cross_entropy(logits, labels("map", 4), ignore_index=-1))
+    term.backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.feature_router.parameters())
+    assert all(p.grad is None for p in network.residual_router.parameters())
+
+
+def test_without_a_residual_one_router_does_everything() -> None:
+    network = mars(residual=False)
+    data, valid = windows(batch=4)
+    kept = torch.tensor([[True, False, True]] * 4)
+    terms = network.losses(data, valid, labels("map", 4), kept)
+    assert set(terms) == {"task", "task_incomplete", "balance"}
+    sum(terms.values()).backward()
+    still = {n for n, p in network.named_parameters() if p.grad is None}
+    assert still == {n for n, p in network.named_parameters() if not p.requires_grad} | {
+        n for n in still if n.startswith("encoder.") and "sar" in n
+    }
+    assert network.oracle(data, valid, labels("map", 4), kept) is None
+
+
 def test_load_is_the_probability_of_being_chosen() -> None:
     torch.manual_seed(0)
     clean, sigma, k = torch.tensor([[1.0, 0.2, 0.0, -1.5]]), torch.tensor([[0.6, 0.9, 0.4, 0.7]]), 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,16 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import benchmark_ablations  # noqa: E402
 import benchmark_results  # noqa: E402
 from benchmark_sets import idtrees, ombria  # noqa: E402
 from benchmark_sets.examples import Benchmark, Budget, Split, folds_of, grouped  # noqa: E402
+from benchmark_sets.learn import figures, headline, rmse  # noqa: E402
 from benchmark_sets.trees import score_trees  # noqa: E402
-from score_benchmark import append, done, run  # noqa: E402
+from benchmark_sets.variants import ABLATIONS, VARIANTS  # noqa: E402
+from score_benchmark import append, done, folder_of, run  # noqa: E402
+
+from mmedge.edge.metrics import Confusion  # noqa: E402
 
 SHARED = ROOT.parent / "shared" / "data"
 METHODS = ("dropout", "mars", "dymo", "mamol", "specialists", "mean-fill")
@@ -93,6 +99,49 @@ def test_a_row_has_every_availability_and_a_finished_run_is_taken_up(method: str
     assert ("oracle" in row["scores"]) == (method in ("mars", "dymo"))
     assert {"impute-all", "discard"} <= set(row["scores"]) or method != "dymo"
     assert run(tiny(), key, tmp_path) == row
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_method_with_a_part_switched_off_is_a_row_too(variant: str, tmp_path: Path) -> None:
+    row = run(tiny(), {"protocol": "only", "method": variant, "seed": 0}, tmp_path)
+    assert set(row["scores"]["test"]) == {"a", "b", "a+b"}
+    assert ("oracle" in row["scores"]) == (VARIANTS[variant].method != "mamol" and variant != "mars:no-residual")
+
+
+def test_what_a_map_alone_changes_shares_the_training_run() -> None:
+    key = {"benchmark": "b", "protocol": "p", "seed": 1}
+    assert folder_of({**key, "method": "dymo:at-once"}) == folder_of({**key, "method": "dymo"}) == "b-p-dymo-1"
+    assert folder_of({**key, "method": "dymo:no-prototypes"}) == "b-p-dymo-no-prototypes-1"
+
+
+def test_errors_have_the_size_of_the_grades() -> None:
+    benchmark = replace(tiny(), grades=(10.0, 14.0), score="rmse")
+    confusion = Confusion(np.array([[3, 1], [0, 0]]))
+    assert rmse(benchmark, confusion) == 2  # one of four is wrong by 4
+    assert figures(benchmark, confusion)["rmse"] == 2
+    assert headline(benchmark, confusion) == -2
+
+
+def test_what_a_part_is_worth_is_told_from_seeds_run_both_ways() -> None:
+    shown = next(t for t in benchmark_results.TABLES if t.short == "OMBRIA")
+    key = {"benchmark": "ombria", "protocol": "published"}
+
+    def row(method: str, seed: int, score: float) -> dict[str, object]:
+        found = {a: {"flood_iou": score} for a in shown.columns}
+        return {**key, "method": method, "seed": seed, "scores": {"test": found}}
+
+    whole = [row("mars", 0, 0.60), row("mars", 1, 0.62)]
+    off = [row("mars:no-residual", 0, 0.50), row("mars:no-residual", 1, 0.53), row("mars:no-residual", 2, 0.1)]
+    other = [row("mars:no-balance", 0, 0.60), row("mars:no-balance", 1, 0.63), row("mars:no-imitation", 0, 0.7)]
+    said = benchmark_ablations.verdict([*whole, *off, *other], "mars")
+    residual, balance, imitation = (
+        ABLATIONS[f"mars:{name}"].text for name in ("no-residual", "no-balance", "no-imitation")
+    )
+    assert f"Held up, worse by more than one standard deviation: {residual} (OMBRIA, +0.095)." in said
+    assert f"Within one standard deviation: {balance} (OMBRIA, -0.005)." in said
+    assert f"One seed, so nothing is known yet: {imitation} (OMBRIA, -0.100)." in said
+    table = benchmark_ablations.method_table([*whole, *off], "mars")
+    assert f"| {residual} | .377 ± .240 (3) | open | open | open |" in table
 
 
 def test_maps_are_scored_at_the_resolution_of_their_truth(tmp_path: Path) -> None:

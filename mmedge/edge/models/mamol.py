@@ -49,12 +49,18 @@ CHANNELS = {m: sum(map(len, groups.values())) for m, groups in TOWERS.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone."""
+    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone.
+
+    Ablations: `dynamic` 0, no `shared` or no `special` expert, a router that is not `aware` of what is missing.
+    """
 
     rank: int = 8
     dynamic: int = 2
     top_k: int = 2
     variant: Literal["A", "B"] = "B"
+    shared: bool = True
+    special: bool = True
+    aware: bool = True
     missing_width: int = 8
     gate_width: int = 64
 
@@ -82,10 +88,14 @@ class Adapter(nn.Module):
     def __init__(self, config: AdapterConfig, width: int = WIDTH, sensors: int = len(SENSORS)) -> None:
         super().__init__()
         self.config = config
-        experts = config.dynamic + 1 + sensors
-        self.gate_token = nn.Linear(width, config.gate_width)
-        self.gate_missing = nn.Linear(config.missing_width, config.gate_width, bias=False)
-        self.gate_out = nn.Linear(config.gate_width, config.dynamic)
+        self.static = config.dynamic + config.shared  # experts of sensors come after these
+        experts = self.static + (sensors if config.special else 0)
+        if not experts:
+            raise ValueError("an adapter needs an expert: to have no adapters, adapt no layer")
+        if config.dynamic:
+            self.gate_token = nn.Linear(width, config.gate_width)
+            self.gate_missing = nn.Linear(config.missing_width, config.gate_width, bias=False) if config.aware else None
+            self.gate_out = nn.Linear(config.gate_width, config.dynamic)
         self.down = nn.Parameter(torch.randn(experts, config.rank, width) * width**-0.5)
         self.up = nn.Parameter(torch.randn(experts, config.rank, width) * config.rank**-0.5)
         self.out = nn.Linear(width, width)
@@ -96,8 +106,10 @@ class Adapter(nn.Module):
 
     def gate(self, z: Tensor, missing: Tensor) -> Tensor:
         """Weights of the dynamic experts (..., K); those beyond the top k are 0, the others are not renormalised."""
-        hidden = F.gelu(self.gate_token(z) + self.gate_missing(missing))
-        weights = torch.softmax(self.gate_out(hidden), dim=-1)
+        hidden = self.gate_token(z)
+        if self.gate_missing is not None:
+            hidden = hidden + self.gate_missing(missing)
+        weights = torch.softmax(self.gate_out(F.gelu(hidden)), dim=-1)
         if self.config.top_k >= self.config.dynamic:
             return weights
         floor = weights.topk(self.config.top_k, dim=-1).values[..., -1:]
@@ -110,17 +122,17 @@ class Adapter(nn.Module):
 
         `sensor`: whose tower it is; None: the features of all sensors together.
         """
-        dynamic, rank = self.config.dynamic, self.config.rank
+        dynamic, static, rank = self.config.dynamic, self.static, self.config.rank
         own = sensor is not None and self.config.variant == "B"
         special = (sensor,) if sensor is not None and own else present
-        experts = [*range(dynamic + 1), *(dynamic + 1 + j for j in special)]
+        experts = [*range(static), *(static + j for j in special if self.config.special)]
         down, up = (torch.cat([w[i] for i in experts]) for w in (self.down, self.up))
         columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
-        scale = self.gate(z, missing) @ columns[:dynamic]
-        if own or seen is None:
+        scale = self.gate(z, missing) @ columns[:dynamic] if dynamic else columns.new_zeros(())
+        if own or seen is None or not self.config.special:
             scale = scale + columns[dynamic:].sum(0)
         else:
-            scale = scale + columns[dynamic] + seen @ columns[dynamic + 1 :]
+            scale = scale + columns[dynamic:static].sum(0) + seen @ columns[static:]
         y: Tensor = self.out(F.gelu((F.linear(z, down) * scale) @ up))
         return y
 

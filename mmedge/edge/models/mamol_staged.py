@@ -50,8 +50,8 @@ class StagedMaMOL(Plain):
         self.adapting = stage > 0
         self.encoder.requires_grad_(not self.adapting)
         self.encoder.join.requires_grad_(True)
-        for part in (self.psi, self.adapters):
-            part.requires_grad_(self.adapting)
+        self.adapters.requires_grad_(self.adapting)
+        self.psi.requires_grad_(self.adapting and self.config.aware and self.config.dynamic > 0)
 
     def losses(self, data: Maps, valid: Maps, labels: Tensor, kept: Tensor) -> dict[str, Tensor]:
         return super().losses(data, valid, labels, kept if self.adapting else torch.ones_like(kept))

@@ -25,7 +25,9 @@ from mmedge.edge.models.routing import ResidualRouter, imitation, load_balance, 
 class MarsConfig:
     """`experts` of which `top_k` answer; weights of the losses; `temperature` and `floor` of the pattern sampler.
 
-    `guided_from`: the epoch from which patterns are drawn by discrepancy.
+    `guided_from`: the epoch from which patterns are drawn by discrepancy. `deployed`: weight of an extension, the loss
+    of incomplete inputs on the route that maps take. `residual` False is an ablation, a mixture of experts with one
+    router, which reads what is left.
     """
 
     experts: int = 8
@@ -35,9 +37,11 @@ class MarsConfig:
     balance: float = 0.05
     imitation: float = 1.0
     noise: float = 0.01
+    deployed: float = 0.0
     temperature: float = 0.06
     floor: float = 0.03
     guided_from: int = 3
+    residual: bool = True
 
 
 class Experts(nn.Module):
@@ -89,6 +93,7 @@ class Mars(EncoderNetwork):
         self.sees_whole_window |= config.routing == "image"
         width, patterns = encoder.width, 2 ** len(self.sensors)
         self.residual_router = ResidualRouter(width, config.experts)
+        self.residual_router.gate.requires_grad_(config.residual)
         self.feature_router = nn.Sequential(
             nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, config.experts)
         )
@@ -108,8 +113,9 @@ class Mars(EncoderNetwork):
         features = self.encoder.encode(data, valid)
         z_full, summary_full = self._fused(features)
         z_part, summary = self._fused(self._kept(features, kept))
-        logits, sigma = self.residual_router(summary_full - summary)
         guess = self.feature_router(summary)
+        logits, sigma = self.residual_router(summary_full - summary if self.config.residual else summary)
+        logits = logits if self.config.residual else guess
         noisy = logits + torch.randn_like(sigma) * sigma
         whole = self._classes(z_full, self.feature_router(summary_full))
         part = self._classes(z_part, noisy)
@@ -121,13 +127,19 @@ class Mars(EncoderNetwork):
             "task": F.cross_entropy(whole, labels, ignore_index=-1),
             "task_incomplete": _cross_entropy(part[lost], labels[lost]),
             "balance": self.config.balance * load_balance(logits[rows], noisy[rows], sigma[rows], k),
-            "imitation": self.config.imitation * imitation(logits[rows], guess[rows]),
-            "noise": self.config.noise * noise_ranking(logits[rows], guess[rows], sigma[rows], k),
         }
+        if self.config.residual:
+            terms["imitation"] = self.config.imitation * imitation(logits[rows], guess[rows])
+            terms["noise"] = self.config.noise * noise_ranking(logits[rows], guess[rows], sigma[rows], k)
+        if self.config.deployed:
+            own = self._classes(z_part, guess)
+            terms["task_deployed"] = self.config.deployed * _cross_entropy(own[lost], labels[lost])
         return terms if lost.any() else {"task": terms["task"]}
 
     def oracle(self, data: Maps, valid: Maps, labels: Tensor, kept: Tensor) -> Tensor | None:
         """Routed by the true residual, without noise: what a perfect imitation would reach."""
+        if not self.config.residual:
+            return None
         features = self.encoder.encode(data, valid)
         (_, full), (z, summary) = self._fused(features), self._fused(self._kept(features, kept))
         by_residual = self._classes(z, self.residual_router(full - summary)[0])

@@ -1,0 +1,126 @@
+"""What the tables of the public benchmarks show, and the rows of docs/results/benchmark_rows.json behind each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What one protocol's table shows. `letters`: short names of the sensors; `reference`: figures of others' runs.
+
+    `short`: the benchmark's name where methods are taken apart; without one they are not, there.
+    """
+
+    benchmark: str
+    protocol: str
+    title: str
+    score: str
+    letters: Mapping[str, str]
+    text: str
+    tested: tuple[str, ...] = ()
+    reference: Mapping[str, float] | None = None
+    better: str = "higher"
+    short: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        names = tuple(self.letters)
+        every = ("+".join(c) for n in range(1, len(names) + 1) for c in combinations(names, n))
+        return self.tested or tuple(every)
+
+
+OMBRIA = {"s1": "S1", "s2": "S2"}
+TABLES = (
+    Table(
+        benchmark="ombria",
+        protocol="published",
+        short="OMBRIA",
+        title="OMBRIA, published split: IoU of flood",
+        score="flood_iou",
+        letters=OMBRIA,
+        text="624 chips train and choose the checkpoint, 70 are tested. Test chips share their flood events with "
+        "training chips, so this split flatters every method.",
+        reference={"s1": 0.318, "s2": 0.681, "s1+s2": 0.727},
+    ),
+    Table(
+        benchmark="ombria",
+        protocol="events",
+        title="OMBRIA, four folds by event inside the training chips: IoU of flood",
+        score="flood_iou",
+        letters=OMBRIA,
+        text="Events are not recorded; chips are numbered event by event, and a fold is a run of numbers. Chips within "
+        "30 numbers of the tested run do not train.",
+    ),
+    Table(
+        benchmark="idtrees",
+        protocol="plots",
+        short="IDTReeS",
+        title="IDTReeS, five folds by group of plots: overall accuracy, eight species",
+        score="oa",
+        letters={"hsi": "HSI", "chm": "CHM", "rgb": "RGB"},
+        text="719 crowns of 60 plots. Plots that touch or share a tree are one group and never divided.",
+        reference={"hsi": 0.541, "chm": 0.343, "rgb": 0.468, "hsi+chm+rgb": 0.560},
+    ),
+    Table(
+        benchmark="houston2013",
+        protocol="official",
+        short="Houston 2013",
+        title="Houston 2013: trained with spectra and LiDAR, tested without spectra: overall accuracy",
+        score="oa",
+        letters={"hsi": "HSI", "lidar": "LiDAR"},
+        text="12,197 official test samples, whose spectra are not at hand. Training pixels have no coordinates.",
+        tested=("lidar",),
+        reference={"lidar": 0.689},
+    ),
+    Table(
+        benchmark="algae",
+        protocol="published",
+        short="algae (RMSE)",
+        title="Presto's algae blooms, geographic split: RMSE of the severity (lower is better)",
+        score="rmse",
+        letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
+        text="345 test samples. 1 Sentinel-1, 2 Sentinel-2, W weather, D terrain. Here more sensors can hurt. Networks "
+        "classify; the class with the highest probability is scored.",
+        better="lower",
+        reference={"s1": 1.133, "s2": 0.990, "era5": 0.853, "s1+s2": 0.974, "s1+s2+era5+srtm": 1.337},
+    ),
+    Table(
+        benchmark="fuel",
+        protocol="published",
+        title="Presto's fuel moisture, by site: RMSE in per cent of moisture, ten classes (lower is better)",
+        score="rmse",
+        letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
+        text="735 test samples of sites that do not train. A regression made a classification: a class stands for the "
+        "mean of its training samples, in the reference as in the map, so the figures compare methods here and are not "
+        "those of a regression.",
+        better="lower",
+    ),
+)
+
+
+def by_seed(rows: list[Row], shown: Table, method: str, part: str = "test") -> dict[int, dict[str, float]]:
+    """Of each seed that was run: availability -> score."""
+    return {
+        row["seed"]: {a: values[shown.score] for a, values in row["scores"][part].items()}
+        for row in rows
+        if (row["benchmark"], row["protocol"], row["method"]) == (shown.benchmark, shown.protocol, method)
+        and part in row["scores"]
+    }
+
+
+def scores(rows: list[Row], shown: Table, method: str, part: str = "test") -> list[dict[str, float]]:
+    """One dict for each seed that was run: availability -> score."""
+    return list(by_seed(rows, shown, method, part).values())
+
+
+def means(rows: list[Row], shown: Table, method: str) -> list[float]:
+    """Mean over the availabilities, for each seed."""
+    return [float(np.mean([found[a] for a in shown.columns])) for found in scores(rows, shown, method)]
