@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from mmedge.errors import SceneError, UsageError
+from mmedge.geo_io.acquired import Acquisition, parse_acquisition
 from mmedge.geo_io.bands import split_description
 from mmedge.geo_io.location import SCHEMES, Location, RemoteFile, without_secrets
 
@@ -47,11 +48,11 @@ class Asset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The raster assets of an item. `acquired` is an ISO 8601 date-time or interval, or None."""
+    """The raster assets of an item, and when it says that they were acquired."""
 
     name: str
     assets: tuple[Asset, ...]
-    acquired: str | None
+    acquired: Acquisition | None
     warnings: tuple[str, ...] = ()
 
 
@@ -68,9 +69,9 @@ def read_manifest(path: Location, *, allow_remote: bool = False, item: str | Non
     rasters = [_asset(path, key, a, allow_remote) for key, a in assets.items() if isinstance(a, dict) and _is_data(a)]
     if not rasters:
         raise SceneError(f"`{path}` has no raster asset with the role `data`", hint="mmedge infer --source sensor=file")
-    properties = found.get("properties")
+    acquired, warnings = _acquired(found.get("properties"))
     name = item_name(found.get("id") or path.stem)
-    return Manifest(name=name or "item", assets=tuple(rasters), acquired=_acquired(properties))
+    return Manifest(name=name or "item", assets=tuple(rasters), acquired=acquired, warnings=warnings)
 
 
 def item_name(item_id: object) -> str:
@@ -135,11 +136,17 @@ def _choose(document: Any, path: Location, wanted: str | None) -> dict[str, Any]
     return items[0]
 
 
-def _acquired(properties: Any) -> str | None:
+def _acquired(properties: Any) -> tuple[Acquisition | None, tuple[str, ...]]:
+    """When, and a warning where it is said in a way that nobody understands. A date is no reason to refuse pixels."""
     facts = properties if isinstance(properties, dict) else {}
     start, end = facts.get("start_datetime"), facts.get("end_datetime")
     found = facts.get("datetime") or (f"{start}/{end}" if start and end else None)
-    return found if isinstance(found, str) else None
+    if not isinstance(found, str) or facts.get("mmedge:datetime_unknown") is True:
+        return None, ()
+    try:
+        return parse_acquisition(found, source="STAC item"), ()
+    except UsageError:
+        return None, (f"the item's date `{found}` is not understood: the map has none; `--datetime` gives one",)
 
 
 def _is_data(asset: dict[str, Any]) -> bool:

@@ -259,7 +259,7 @@ def _gather(path: Location | None, options: SceneOptions) -> _Found:
         bands=[band.scaled(*scale[band.sensor]) if band.sensor in scale else band for band in bands],
         files=files,
         clouds=clouds,
-        acquired=parse_acquisition(manifest.acquired) if manifest and manifest.acquired else None,
+        acquired=manifest.acquired if manifest else None,
         warnings=manifest.warnings if manifest else (),
     )
 

@@ -17,7 +17,7 @@ from rasterio.windows import Window as FileWindow
 
 import mmedge
 from mmedge.errors import BandError, OutputError, ReadError, SceneError, UsageError
-from mmedge.geo_io.injection import CAUSES, Array, Cause, Failure, Injection, Levels
+from mmedge.geo_io.injection import CAUSES, Array, Cause, Failure, Levels
 from mmedge.geo_io.simulate import draw
 from mmedge.grid import Window
 from mmedge.tile import Valid
@@ -163,9 +163,10 @@ def _copy(scene: Any, part: Path, bands: list[int], failure: Failure, block_px: 
                     f"`{scene.name}` has no nodata value, and `{nodata}` is used",
                     hint=f"rio edit-info --nodata VALUE {scene.name}",
                 )
-            injected = _failed(scene, bands, everything, failure, window, place)
-            if failure.declared:
-                injected.data[:, injected.mask] = nodata
+            valid = _read_masks(scene, bands, window=place)
+            injected = failure.apply(everything[[b - 1 for b in bands]], valid, window)
+            if nodata is not None:
+                injected.data[:, valid & ~injected.valid] = nodata
             everything[[b - 1 for b in bands]] = injected.data
             out.write(everything, window=place)
             if own_mask:
@@ -177,16 +178,9 @@ def _copy(scene: Any, part: Path, bands: list[int], failure: Failure, block_px: 
     return share
 
 
-def _failed(
-    scene: Any, bands: list[int], everything: Array, failure: Failure, window: Window, place: FileWindow
-) -> Injection:
-    data = everything[[b - 1 for b in bands]]
-    valid = _read_masks(scene, bands, window=place)
-    return failure.apply(data, valid, window)
-
-
 def _nodata(scene: Any, failure: Failure) -> float | None:
-    if scene.nodata is not None or not failure.declared:
+    """What failed pixels become where they are lost: those of a declared failure, and the rim of border noise."""
+    if scene.nodata is not None or not (failure.declared or failure.cause == "border_noise"):
         return None if scene.nodata is None else float(scene.nodata)
     kind = np.dtype(scene.dtypes[0])
     if kind.kind == "f":

@@ -262,6 +262,29 @@ def test_a_stac_item_is_a_scene(chile: Path, tmp_path: Path) -> None:
         assert str(scene.sources["sar"].info.acquired) == "2020-04-11T10:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("dates", "told", "said"),
+    [
+        ({"datetime": "last spring"}, None, ["the item's date `last spring` is not understood"]),
+        ({"datetime": None, "start_datetime": "1900-01-01T00:00:00Z", "end_datetime": "2100-01-01T00:00:00Z",
+          "mmedge:datetime_unknown": True}, None, []),
+        ({"datetime": None, "start_datetime": "2020-04-01T00:00:00Z", "end_datetime": "2020-04-11T10:00:00.5Z"},
+         "2020-04-01T00:00:00Z/2020-04-11T10:00:00Z", []),
+    ],
+)  # fmt: skip
+def test_a_date_is_no_reason_to_refuse_pixels(
+    chile: Path, tmp_path: Path, dates: dict[str, Any], told: str | None, said: list[str]
+) -> None:
+    shutil.copy(chile / "elevation.tif", tmp_path / "dem.tif")  # it has no date of its own
+    path = item(tmp_path, dem={"href": "dem.tif", "type": "image/tiff"})
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"properties": dates}))
+    with open_scene(path, [ELEVATION]) as scene:
+        assert [text[: len(s)] for text, s in zip(scene.warnings, said, strict=True)] == said
+        acquired = scene.sources["elevation"].info.acquired
+        assert (acquired and str(acquired)) == told
+
+
 @pytest.mark.parametrize("href", ["../secret.tif", "/etc/s1.tif", "http://example.com/s1.tif", "file:///etc/s1.tif"])
 def test_a_stac_item_points_to_its_own_folder_only(tmp_path: Path, href: str) -> None:
     with pytest.raises(SceneError, match="points outside its own folder"):

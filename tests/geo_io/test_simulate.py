@@ -200,6 +200,25 @@ def test_a_float_scene_gets_nan(tmp_path: Path) -> None:
     assert record["lost"] == 1.0
 
 
+def test_the_rim_of_border_noise_is_nodata_and_the_noise_is_found_beside_it(tmp_path: Path) -> None:
+    data, _ = crop("s1")
+    with rasterio.open(
+        tmp_path / "s.tif", "w", driver="GTiff", dtype="float32", count=2, height=160, width=160,
+        crs="EPSG:32718", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 6e6),
+    ) as out:  # fmt: skip
+        out.write(data)
+        out.descriptions = ["sar:VV", "sar:VH"]
+    simulate_failure(tmp_path / "s.tif", tmp_path / "o.tif", sensor="sar", cause="border_noise", fraction=0.2, seed=3)
+    with rasterio.open(tmp_path / "o.tif") as got:
+        noisy, valid = got.read(), got.read_masks(1) > 0
+    rim = ~valid
+    assert 0.05 < rim.mean() < 0.1  # 0.6 / 2 of the fraction
+    assert rim[:, 0].all()
+    noise = (noisy != data).any(axis=0) & valid
+    found = detect(noisy, valid, kind="sar").masks["border_noise"]
+    assert (found & noise).sum() >= 0.8 * noise.sum()
+
+
 def test_mistakes_are_named_and_nothing_is_left(tmp_path: Path) -> None:
     source, target = scene(tmp_path / "scene.tif"), tmp_path / "out.tif"
     target.write_text("mine")
