@@ -31,7 +31,7 @@ from mmedge.edge.models.registry import build
 from mmedge.edge.training import card
 from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
-from mmedge.edge.training.fit import fit
+from mmedge.edge.training.fit import Scores, fit
 from mmedge.edge.training.item import ROLES
 from mmedge.edge.training.samples import CLASS_VALUES, Arrays, with_relief
 from mmedge.edge.training.score import WINDOW_PX
@@ -58,7 +58,7 @@ def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int,
     galileo.load_state_dict(load_file(data / "open/galileo_nano/encoder.safetensors"))
     torch.manual_seed(seed)
     model = kind.on(galileo, config)
-    for sensor, x in training_windows(training, "relief").items():
+    for sensor, x in training_windows(training, model.derive).items():
         mean = torch.from_numpy(x.mean((0, 2, 3))).view(-1, 1, 1)
         model.stems[sensor].get_buffer("mean").copy_(mean)
     return model
@@ -79,7 +79,7 @@ def train_terra(data: Path, training: TrainingSet, seed: int, runs: Path) -> tup
 def new_conv(training: TrainingSet, seed: int, method: str = "mamol") -> Network:
     torch.manual_seed(seed)
     model = build({"method": method, "encoder": "unet", "channels": dict(CHANNELS), "classes": len(CLASS_VALUES)})
-    windows = training_windows(training, "terrain")
+    windows = training_windows(training, model.derive)
     mean, deviation = (
         {m: torch.from_numpy(f(x, axis=(0, 2, 3))) for m, x in windows.items()} for f in (np.mean, np.std)
     )
@@ -87,12 +87,19 @@ def new_conv(training: TrainingSet, seed: int, method: str = "mamol") -> Network
     return model
 
 
-def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
-    model = new_conv(training, seed)
+def fit_conv(model: Network, training: TrainingSet, seed: int, runs: Path) -> Scores:
+    """Both stages; what the last one scored on validation."""
+    scores: Scores = {}
     for stage, config in enumerate((BACKBONE, ADAPTERS)):
         model.begin_stage(stage)
         config = replace(config, seed=seed)
-        fit(model, TerraTask(training, config, SENSORS), config, folder=runs / f"stage-{stage}", report=say)
+        scores = fit(model, TerraTask(training, config, SENSORS), config, folder=runs / f"stage-{stage}", report=say)
+    return scores
+
+
+def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
+    model = new_conv(training, seed)
+    fit_conv(model, training, seed, runs)
     return model, tiling_of(model, WINDOW_PX, 0, derives=("terrain",))
 
 

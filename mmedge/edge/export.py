@@ -55,8 +55,9 @@ def export_graphs(model: Network, folder: Path, *, window_px: int = WINDOW_PX) -
 def save_weights(model: Network, path: Path) -> None:
     """The model's tensors and its recipe as safetensors: the same model gives the same bytes."""
     tensors = {name: t.detach().contiguous() for name, t in sorted(model.state_dict().items())}
-    if type(model) is MaMOL:  # as in the bundles that came before recipes
-        metadata = {"config": json.dumps(asdict(model.config), sort_keys=True)}
+    if type(model) is MaMOL and model.config.reaches is None:  # as in the bundles that came before recipes
+        options = {k: v for k, v in asdict(model.config).items() if k != "reaches"}
+        metadata = {"config": json.dumps(options, sort_keys=True)}
     else:
         metadata = {"recipe": json.dumps(model.recipe)}  # the order of its channels means something
     save_file(tensors, path, metadata)

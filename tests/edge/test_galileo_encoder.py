@@ -44,7 +44,7 @@ def test_features_are_those_of_mamols_towers() -> None:
         share = {s: torch.nn.functional.avg_pool2d(valid[s].float(), 8) for s in SENSORS}
         seen = mamol._seen(share)
         tokens = mamol.stem(m).tokens(x, valid[m], share[m])
-        expected = mamol._tower(m, tokens, mamol.psi(1 - seen), seen, SENSORS)
+        expected = mamol._tower(m, tokens, mamol.psi(1 - seen), seen, SENSORS, (8, 8))
         found = torch.where(features[m].seen[1], features[m].maps[1], 0.0).flatten(2).transpose(1, 2)
         close(found, expected)
 

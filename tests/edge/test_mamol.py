@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,12 +12,14 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from mmedge.edge.models.galileo import Galileo  # noqa: E402
+from mmedge.edge.models.galileo import MASKED, Attention, Galileo  # noqa: E402
 from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL, MaMOLConfig, _borrow  # noqa: E402
+from mmedge.edge.models.reach import halo_px  # noqa: E402
 from mmedge.edge.training.fit import parameter_groups  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
 
 CONFIG = MaMOLConfig()
+NEAR = MaMOLConfig(reaches=(0, 0, 1, 1))
 CORE_PX = 48 * 48  # what a window of 64 px answers for: the overlap counts
 
 
@@ -40,9 +43,9 @@ def trained(config: MaMOLConfig = CONFIG) -> MaMOL:
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def model() -> MaMOL:
-    return trained().requires_grad_(False)
+@pytest.fixture(scope="module", params=[CONFIG, NEAR], ids=["window", "near"])
+def model(request: pytest.FixtureRequest) -> MaMOL:
+    return trained(request.param).requires_grad_(False)
 
 
 def close(a: Tensor, b: Tensor, atol: float = 1e-4) -> None:
@@ -58,6 +61,51 @@ def test_a_sensor_left_out_equals_one_that_is_nowhere_valid(variant: str, top_k:
         hidden = {m: v if m in present else torch.zeros_like(v) for m, v in valid.items()}
         skipped = model({m: data[m] for m in present}, {m: valid[m] for m in present})
         close(skipped, model(data, hidden))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("reach", [0, 1, 2])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_attention_of_limited_reach_is_attention_with_a_mask(groups: int, reach: int, uniform: bool) -> None:
+    torch.manual_seed(reach)
+    attention, (rows, cols) = Attention().requires_grad_(False), (6, 7)
+    row, col = torch.arange(rows).repeat_interleave(cols), torch.arange(cols).repeat(rows)
+    apart = torch.maximum((row[:, None] - row).abs(), (col[:, None] - col).abs())
+    mask = torch.where(apart <= reach, 0.0, MASKED).repeat(groups, groups)
+    x, seen = torch.randn(2, groups * rows * cols, 128), torch.ones(2, rows * cols)
+    bias = None
+    if not uniform:
+        seen = (torch.rand(2, rows * cols) < 0.7).float()
+        bias = ((1 - seen) * MASKED).repeat(1, groups)[:, None, None]
+    found = attention.near(x, bias, (groups, rows, cols), reach)
+    known = attention(x, mask if bias is None else mask + bias)
+    counts = seen.repeat(1, groups)[..., None]  # what a removed token says is not used
+    close(found * counts, known * counts, atol=1e-6)
+
+
+def test_where_a_window_of_limited_reach_lies_changes_nothing() -> None:
+    """Holes included: inside the halo, and a token more where tokens without sensors borrow from their neighbours."""
+    model = trained(NEAR).requires_grad_(False)
+    assert not model.sees_whole_window
+    halo = halo_px(model)
+    assert halo == 32
+    halo += 8
+    generator = torch.Generator().manual_seed(0)
+    data = {m: torch.randn(1, c, 136, 136, generator=generator) for m, c in CHANNELS.items()}
+    valid = {m: torch.ones(1, 1, 136, 136, dtype=torch.bool) for m in CHANNELS}
+    for i, v in enumerate(valid.values()):
+        v[..., 40 : 75 + i, 50 + 5 * i : 90] = False
+    whole = model(data, valid)
+    for row, col in ((0, 8), (8, 0), (8, 8)):
+        window = np.s_[..., row : row + 128, col : col + 128]
+        part = model({m: x[window] for m, x in data.items()}, {m: v[window] for m, v in valid.items()})
+        close(part[..., halo:-halo, halo:-halo], whole[window][..., halo:-halo, halo:-halo], atol=1e-5)
+
+
+@pytest.mark.parametrize("reaches", [(1, 1), (0, 0, 0, -1)])
+def test_reaches_that_make_no_sense_are_refused(reaches: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="reaches"):
+        MaMOLConfig(reaches=reaches)
 
 
 def test_uniform_equals_mixed_where_every_token_has_every_sensor(model: MaMOL) -> None:

@@ -60,6 +60,43 @@ class Attention(nn.Module):
         mixed: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(batch, length, width))
         return mixed
 
+    def near(self, x: Tensor, bias: Tensor | None, shape: tuple[int, int, int], reach: int) -> Tensor:
+        """The same where each token sees those at most `reach` rows and columns away, in every group.
+
+        x (B, groups * L, D) of `shape` (groups, rows, cols); `bias` as in `forward`, the same for all groups.
+        """
+        batch, length, width = x.shape
+        (groups, rows, cols), tokens, heads = shape, shape[1] * shape[2], self.heads
+        if groups == 1 and reach == 0:  # a token that sees itself alone
+            alone: Tensor = self.proj(self.v(x))
+            return alone
+        q = self.q(x).view(batch, groups, tokens, heads, -1).permute(0, 2, 3, 1, 4) * (width // heads) ** -0.5
+        k, v = (
+            around(f(x).view(batch, groups, rows, cols, width).permute(0, 1, 4, 2, 3), reach)
+            .view(batch, groups, heads, width // heads, -1, tokens)
+            .permute(0, 5, 2, 3, 1, 4)
+            .reshape(batch, tokens, heads, width // heads, -1)
+            for f in (self.k, self.v)
+        )
+        scores = q @ k
+        if reach:  # at reach 0 all keys are one place's: what is added to every key changes nothing
+            every = torch.zeros(1, tokens) if bias is None else bias[:, 0, 0, :tokens]
+            inside = (every - MASKED).view(-1, 1, rows, cols)
+            keys = around(inside, reach).permute(0, 3, 1, 2).flatten(2).repeat(1, 1, groups)
+            scores = scores + (keys + MASKED)[:, :, None, None]
+        mixed = (torch.softmax(scores, dim=-1) @ v.transpose(-1, -2)).permute(0, 3, 1, 2, 4)
+        y: Tensor = self.proj(mixed.reshape(batch, length, width))
+        return y
+
+
+def around(x: Tensor, reach: int) -> Tensor:
+    """(..., rows, cols) -> (..., n, rows * cols): what lies at most `reach` away from each place; 0 outside."""
+    rows, cols = x.shape[-2:]
+    if reach:
+        x = F.pad(x, (reach, reach, reach, reach))
+    steps = range(2 * reach + 1)
+    return torch.stack([x[..., i : i + rows, j : j + cols].flatten(-2) for i in steps for j in steps], dim=-2)
+
 
 class FeedForward(nn.Module):
     """Linear, GELU, linear."""
@@ -84,6 +121,13 @@ class Block(nn.Module):
     def attend(self, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """The residual stream after attention, and its norm: the feed-forward's input."""
         x = x + self.attn(self.norm1(x), bias)
+        return x, self.norm2(x)
+
+    def attend_near(
+        self, x: Tensor, bias: Tensor | None, shape: tuple[int, int, int], reach: int
+    ) -> tuple[Tensor, Tensor]:
+        """The same with attention of limited reach (`Attention.near`)."""
+        x = x + self.attn.near(self.norm1(x), bias, shape, reach)
         return x, self.norm2(x)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -5,13 +5,13 @@ arXiv:2511.11460. Differences from the paper: every token is classified, availab
 the pixels, the frozen backbone is Galileo-nano, and a small path at full resolution is added.
 
 Inputs, for each sensor that is there: data (B, C, H, W) float32 in model units and valid (B, 1, H, W) bool. H and W are
-multiples of 8 px, at most 64. Output: logits (B, classes, H, W). A sensor left out and one that is nowhere valid give
-the same logits; the first costs nothing.
+multiples of 8 px, and at most 64 where attention looks over the whole window. Output: logits (B, classes, H, W). A
+sensor left out and one that is nowhere valid give the same logits; the first costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmedge.edge.models.galileo import DEPTH, MASKED, WIDTH, Block, Galileo, group_position
 from mmedge.edge.models.network import Inlet, Maps, Network
 from mmedge.edge.models.pixel_path import PixelPath
+from mmedge.modality import Derive
 
 TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
 MONTH = 6  # Galileo wants one; maps are made from any date, so it is fixed
@@ -32,17 +33,19 @@ TOWERS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "elevation": {"SRTM": (0, 1)},
 }
 # Galileo's shift and div of each channel, in our units: it takes digital numbers (reflectance x 10000), dB, degrees.
-# Height is ours: its shift and div give the training windows Galileo's usual range, mean .5 and deviation .25.
+# Height is ours, a pair for each way to derive it: shift and div give the training windows Galileo's usual range, mean
+# .5 and deviation .25.
 SCALE: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "optical": (
         (-0.0440067, -0.0488195, -0.0842259, -0.0550580, 0.0090182, 0.0237713, 0.0212379, -0.0057044, -0.0485955),
         (0.3670817, 0.3653195, 0.4370715, 0.4188882, 0.4192041, 0.4574761, 0.4395917, 0.4583910, 0.3920972),
     ),
     "sar": ((-21.5030159, -30.3161225), (19.5485831, 22.9210813)),
-    "elevation": ((-3.0, -10.4047209), (16.0, 32.6696272)),
+    "relief": ((-3.0, -10.4047209), (16.0, 32.6696272)),
+    "terrain": ((-2.8, -10.4047209), (5.6, 32.6696272)),
 }
 # x / (1 + |x| squash): heights keep their scale near 0 and never exceed 20 m.
-SQUASH: Mapping[str, tuple[float, ...]] = {"elevation": (0.05, 0.0)}
+SQUASH: Mapping[str, tuple[float, ...]] = {"relief": (0.05, 0.0), "terrain": (0.05, 0.0)}
 SENSORS = tuple(TOWERS)
 CHANNELS = {m: sum(map(len, groups.values())) for m, groups in TOWERS.items()}
 
@@ -70,7 +73,8 @@ class MaMOLConfig(AdapterConfig):
     """Sizes of MaMOL on Galileo.
 
     `positions`: tokens know their place in the window; without, all take the mean of Galileo's place embeddings, so
-    that a class depends less on where the lattice happens to lie.
+    that a class depends less on where the lattice happens to lie. `reaches`: how many tokens away each layer's
+    attention looks, None: over the window.
     """
 
     classes: int = 7
@@ -78,6 +82,13 @@ class MaMOLConfig(AdapterConfig):
     head_width: int = 96
     pixel_width: int = 32
     positions: bool = False
+    reaches: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.reaches is not None and (len(self.reaches) != DEPTH or min(self.reaches) < 0):
+            raise ValueError(f"reaches: {DEPTH} numbers >= 0, one a layer, not {self.reaches}")
+        if self.reaches is not None and self.positions:
+            raise ValueError("a network of limited reach knows no place in its window: positions must be false")
 
 
 class Adapter(nn.Module):
@@ -144,14 +155,15 @@ class Stem(Inlet):
     div: Tensor
     squash: Tensor
 
-    def __init__(self, sensor: str) -> None:
+    def __init__(self, sensor: str, derive: Derive = "relief", *, one_place: bool = False) -> None:
         super().__init__(sensor)
-        self.groups = TOWERS[sensor]
-        shift, div = SCALE[sensor]
+        self.groups, self.one_place = TOWERS[sensor], one_place
+        self.kind = derive if sensor == "elevation" else sensor  # of SCALE and SQUASH
+        shift, div = SCALE[self.kind]
         self.register_buffer("mean", torch.zeros(len(shift), 1, 1))
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1))
         self.register_buffer("div", torch.tensor(div).view(-1, 1, 1))
-        self.register_buffer("squash", torch.tensor(SQUASH.get(sensor, (0.0,) * len(shift))).view(-1, 1, 1))
+        self.register_buffer("squash", torch.tensor(SQUASH.get(self.kind, (0.0,) * len(shift))).view(-1, 1, 1))
         self.patch = nn.ModuleDict(
             {g: nn.Conv2d(len(bands), WIDTH, TOKEN_PX, TOKEN_PX) for g, bands in self.groups.items()}
         )
@@ -161,7 +173,7 @@ class Stem(Inlet):
     def normalise(self, x: Tensor, valid: Tensor) -> Tensor:
         """Galileo's scale; the training mean where a pixel is invalid."""
         x = torch.where(valid, x, self.mean)
-        if self.sensor in SQUASH:
+        if self.kind in SQUASH:
             x = x / (1 + x.abs() * self.squash)
         return (x - self.shift) / self.div
 
@@ -175,7 +187,9 @@ class Stem(Inlet):
         parts = []
         for g, (first, *rest) in self.groups.items():
             patches = self.patch[g](x[:, first : first + 1 + len(rest)]).flatten(2).transpose(1, 2)
-            parts.append(patches + self.get_buffer(f"place_{g}")[:rows, :cols].reshape(rows * cols, WIDTH))
+            place = self.get_buffer(f"place_{g}")
+            place = place[0, 0] if self.one_place else place[:rows, :cols].reshape(rows * cols, WIDTH)
+            parts.append(patches + place)
         return torch.cat(parts, dim=1)
 
 
@@ -185,12 +199,12 @@ class MaMOL(Network):
     method = "mamol"
     channels = CHANNELS
     token_px = TOKEN_PX
-    sees_whole_window = True
 
     def __init__(self, config: MaMOLConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or MaMOLConfig()
         self.classes = config.classes
+        self.sees_whole_window = config.reaches is None
         options = {k: v for k, v in asdict(config).items() if k != "classes"}
         self.recipe = {
             "method": self.method,
@@ -199,7 +213,7 @@ class MaMOL(Network):
             "classes": config.classes,
             "options": options,
         }
-        self.stems = nn.ModuleDict({m: Stem(m) for m in SENSORS})
+        self.stems = nn.ModuleDict({m: Stem(m, self.derive, one_place=not self.sees_whole_window) for m in SENSORS})
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH)
         self.psi = nn.Linear(len(SENSORS), config.missing_width)
@@ -236,10 +250,10 @@ class MaMOL(Network):
         seen = None if uniform else self._seen(share)
         missing = self.psi(1 - (self._present(data) if seen is None else seen))
         hidden = self.fuse_missing(missing)
-        for m in data:
-            u = self._tower(m, self.stem(m).tokens(x[m], valid[m], share[m]), missing, seen, tuple(data))
-            hidden = hidden + self.fuse[m](u)
         rows, cols = height // TOKEN_PX, width // TOKEN_PX
+        for m in data:
+            u = self._tower(m, self.stem(m).tokens(x[m], valid[m], share[m]), missing, seen, tuple(data), (rows, cols))
+            hidden = hidden + self.fuse[m](u)
         if seen is not None:
             hidden = _borrow(hidden, seen.amax(-1, keepdim=True), rows, cols)
         coarse = self.context(F.gelu(hidden)).transpose(1, 2).reshape(batch, -1, rows, cols)
@@ -248,7 +262,15 @@ class MaMOL(Network):
         logits: Tensor = fine[:, :classes] + self.pixel_path(x, valid, fine[:, classes:])
         return logits
 
-    def _tower(self, sensor: str, x: Tensor, missing: Tensor, seen: Tensor | None, present: tuple[str, ...]) -> Tensor:
+    def _tower(
+        self,
+        sensor: str,
+        x: Tensor,
+        missing: Tensor,
+        seen: Tensor | None,
+        present: tuple[str, ...],
+        grid: tuple[int, int],
+    ) -> Tensor:
         """Features of the sensor's tokens (B, L, D), mean over its band groups; 0 where it is not seen."""
         index, groups = SENSORS.index(sensor), len(TOWERS[sensor])
         where = tuple(SENSORS.index(m) for m in present)
@@ -258,15 +280,20 @@ class MaMOL(Network):
             missing, every = missing.repeat(1, groups, 1), seen.repeat(1, groups, 1)
         plain = DEPTH - len(self.adapters)
         for i in range(DEPTH):
-            block = cast(Block, self.blocks[i])
-            x, z = block.attend(x, bias)
-            x = x + block.mlp(z)
+            x, z = self._attend(i, x, bias, (groups, *grid))
+            x = x + cast(Block, self.blocks[i]).mlp(z)
             if i >= plain:
                 x = x + self.adapters[i - plain](z, missing, index, every, where)
         u: Tensor = self.norm(x)
         if groups > 1:
             u = u.view(u.shape[0], groups, -1, WIDTH).mean(1)
         return u if seen is None else torch.where(seen[..., index : index + 1] > 0, u, 0.0)
+
+    def _attend(self, layer: int, x: Tensor, bias: Tensor | None, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        block = cast(Block, self.blocks[layer])
+        if self.config.reaches is None:
+            return block.attend(x, bias)
+        return block.attend_near(x, bias, shape, self.config.reaches[layer])
 
     def _present(self, data: Maps) -> Tensor:
         return torch.tensor([float(m in data) for m in SENSORS])

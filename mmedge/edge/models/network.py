@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmedge.modality import Derive
+
 Maps = Mapping[str, Tensor]
 
 
@@ -63,6 +65,11 @@ class Network(nn.Module, ABC):
     sees_whole_window: bool  # then windows lie on a fixed lattice; else the receptive field is finite
     stages: int = 1  # MaMOL on a backbone of its own: one on complete data, one for the adapters
     outputs: tuple[str, ...] = ("logits",)
+
+    @property
+    def derive(self) -> Derive:
+        """What it takes for elevation, unless a bundle says otherwise: `relief` depends on the window."""
+        return "relief" if self.sees_whole_window else "terrain"
 
     @property
     def sensors(self) -> tuple[str, ...]:

@@ -18,17 +18,17 @@ def scaling_of(network: Network) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for part in network.modules():
         if isinstance(part, Stem):
-            found[part.sensor] = _galileo(part.sensor)
+            found[part.sensor] = _galileo(part.kind)
         elif isinstance(part, Intake):
             pairs = zip(part.mean.flatten().tolist(), part.deviation.flatten().tolist(), strict=True)
             found[part.sensor] = [{"type": "z-score", "mean": mean, "stddev": div} for mean, div in pairs]
     return found
 
 
-def _galileo(sensor: str) -> list[dict[str, Any]]:
-    squash = SQUASH.get(sensor)
+def _galileo(kind: str) -> list[dict[str, Any]]:
+    squash = SQUASH.get(kind)
     entries: list[dict[str, Any]] = []
-    for i, (shift, div) in enumerate(zip(*SCALE[sensor], strict=True)):
+    for i, (shift, div) in enumerate(zip(*SCALE[kind], strict=True)):
         if squash and squash[i]:
             formula = f"(x / (1 + abs(x) * {squash[i]}) - {shift}) / {div}"
             entries.append({"type": "processing", "format": "python", "expression": formula})

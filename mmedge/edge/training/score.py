@@ -12,7 +12,6 @@ from torch import Tensor
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, WorldPixels, cut, with_relief
-from mmedge.modality import Derive
 
 WINDOW_PX, STRIDE_PX, HALO_PX = 64, 48, 8
 PATCH_PX = 8
@@ -64,14 +63,9 @@ def predict(
 def run(model: Network, data: Arrays, valid: Masks, sensors: Sequence[str]) -> npt.NDArray[np.float32]:
     """Logits (B, classes, H, W) of windows with raw elevation."""
     with torch.no_grad():
-        inputs = tensors(with_relief({m: data[m] for m in sensors}, valid, derive_for(model)))
+        inputs = tensors(with_relief({m: data[m] for m in sensors}, valid, model.derive))
         logits: Tensor = model(inputs, tensors({m: valid[m] for m in sensors}))
     return logits.numpy()
-
-
-def derive_for(model: Network) -> Derive:
-    """A network that sees its whole window gets relief, one of finite reach gets terrain."""
-    return "relief" if model.sees_whole_window else "terrain"
 
 
 def tensors(arrays: dict[str, npt.NDArray[np.float32]] | dict[str, npt.NDArray[np.bool_]]) -> dict[str, Tensor]:

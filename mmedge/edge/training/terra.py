@@ -18,7 +18,7 @@ from mmedge.edge.training.batches import TRAIN, VALIDATE, Sampler, TrainingSet
 from mmedge.edge.training.fit import FitConfig
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, Arrays, Masks, cut, with_relief
-from mmedge.edge.training.score import WINDOW_PX, derive_for, score_scene, score_world, tensors
+from mmedge.edge.training.score import WINDOW_PX, score_scene, score_world, tensors
 from mmedge.edge.training.split import part_of_pixels, windows_inside
 from mmedge.modality import Derive
 
@@ -120,5 +120,5 @@ def domain(data: TrainingSet, derive: Derive) -> dict[str, Any]:
 
 
 def _logits(model: Network, data: Arrays, valid: Masks) -> Tensor:
-    logits: Tensor = model(tensors(with_relief(data, valid, derive_for(model))), tensors(valid))
+    logits: Tensor = model(tensors(with_relief(data, valid, model.derive)), tensors(valid))
     return logits
