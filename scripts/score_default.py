@@ -1,9 +1,10 @@
 """Fill the results table of the default model, row by row: `python scripts/score_default.py --data ../shared/data`.
 
-Rows are majority class, gradient-boosted trees, modality dropout of equal size, and MaMOL; in scene (train and test
-blocks are disjoint) and leave one scene out (trained on two scenes, scored on all of the third); three seeds. Each row
-is appended to --out as soon as it is done, and a row that is there is not run again. Networks train `--steps` steps on
-one thread and keep the checkpoint that is best on the validation blocks.
+Rows are majority class, gradient-boosted trees, modality dropout of equal size, MaMOL, and MaMOL on a U-Net (`conv`,
+the recipe of mamol-conv); in scene (train and test blocks are disjoint) and leave one scene out (trained on two scenes,
+scored on all of the third); three seeds. Each row is appended to --out as soon as it is done, and a row that is there
+is not run again. Networks train `--steps` steps on one thread (the U-Net its own number) and keep the checkpoint that
+is best on the validation blocks.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from train_default import new_model
+from train_default import ADAPTERS, BACKBONE, fit_conv, new_conv, new_model, say
 
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.baselines import ModalityDropout
 from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
+from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import TEST, TRAIN, TrainingSet
 from mmedge.edge.training.evaluate import summary
-from mmedge.edge.training.fit import fit
+from mmedge.edge.training.fit import Scores, fit
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene
 from mmedge.edge.training.score import score_scene, score_world
@@ -34,6 +36,7 @@ from mmedge.edge.training.trees import score_trees
 
 SEEDS = (0, 1, 2)
 NETWORKS = {"mamol": MaMOL, "dropout": ModalityDropout}
+CONV = "conv"
 Row = dict[str, Any]
 Part = tuple[LabelledScene, "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]"]
 
@@ -68,19 +71,30 @@ def trees(train: list[Part], test: list[Part], seed: int) -> Row:
     return scored({"+".join(p): score_trees(train, test, p, seed) for p in patterns(SENSORS)}, test)
 
 
-def network(kind: str, data: TrainingSet, test: list[Part], args: argparse.Namespace, seed: int, folder: Path) -> Row:
+def trained(
+    kind: str, data: TrainingSet, args: argparse.Namespace, seed: int, folder: Path
+) -> tuple[Network, Scores, int]:
+    """A network, what it scored on validation, and in how many steps it got there."""
+    if kind == CONV:
+        model = new_conv(data, seed)
+        return model, fit_conv(model, data, seed, folder), BACKBONE.steps + ADAPTERS.steps
     model = new_model(args.data, data, MaMOLConfig(), seed, kind=NETWORKS[kind])
     config = TerraConfig(seed=seed, steps=args.steps)
     task = TerraTask(data, config, SENSORS)
-    best = fit(model, task, config, folder=folder, report=lambda line: print(line, flush=True))
+    return model, fit(model, task, config, folder=folder, report=say), args.steps
+
+
+def network(kind: str, data: TrainingSet, test: list[Part], args: argparse.Namespace, seed: int, folder: Path) -> Row:
+    model, best, steps = trained(kind, data, args, seed, folder)
     model.eval()
     confusions = {"+".join(p): [score_scene(model, s, p, m) for s, m in test] for p in patterns(SENSORS)}
     world = {
         "+".join(p): summary(score_world(model, data.world_part(TEST), p, len(CLASS_VALUES)))
         for p in patterns(tuple(m for m in SENSORS if m != "elevation"))
     }
-    sizes = [p.numel() for p in model.parameters() if p.requires_grad]
-    return {**scored(confusions, test), "world": world, "validation": best, "trained_parameters": sum(sizes)}
+    sizes = [p.numel() for p in model.parameters() if p.requires_grad or kind == CONV]  # its first stage trains all
+    found = scored(confusions, test)
+    return {**found, "world": world, "validation": best, "trained_parameters": sum(sizes), "steps": steps}
 
 
 def wanted(data: TrainingSet) -> Iterator[tuple[str, str | None, int]]:
@@ -90,9 +104,10 @@ def wanted(data: TrainingSet) -> Iterator[tuple[str, str | None, int]]:
         yield "majority", place, 0
     yield from (("trees", None, seed) for seed in SEEDS)
     yield from ((kind, None, seed) for seed in SEEDS for kind in NETWORKS)
+    yield from ((CONV, None, seed) for seed in SEEDS)
     yield from (("mamol", name, seed) for seed in SEEDS for name in names)
     yield from (("trees", name, seed) for seed in SEEDS for name in names)
-    yield from (("dropout", name, seed) for seed in SEEDS for name in names)
+    yield from ((kind, name, seed) for seed in SEEDS for name in names for kind in ("dropout", CONV))
 
 
 def main() -> None:
@@ -101,7 +116,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/score"), help="state of the training runs")
     parser.add_argument("--out", type=Path, default=Path("docs/results/default_model_rows.json"))
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--kinds", nargs="+", default=["majority", "trees", *NETWORKS], help="only these rows")
+    parser.add_argument("--kinds", nargs="+", default=["majority", "trees", *NETWORKS, CONV], help="only these rows")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no row after this time")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -119,10 +134,7 @@ def main() -> None:
         elif kind == "trees":
             row = trees(train, test, seed)
         else:
-            row = {
-                **network(kind, training, test, args, seed, args.runs / f"{kind}-{place}-{seed}"),
-                "steps": args.steps,
-            }
+            row = network(kind, training, test, args, seed, args.runs / f"{kind}-{place}-{seed}")
         row = {"kind": kind, "left_out": place, "seed": seed, "seconds": round(time.monotonic() - began), **row}
         rows.append(row)
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
