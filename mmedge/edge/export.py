@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mmedge.bundle import graph_href
 from mmedge.edge.external import WEIGHTS, places, refer
-from mmedge.edge.models.mamol import CHANNELS, MaMOL
+from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.registry import build
 from mmedge.modality import Availability
@@ -32,6 +32,7 @@ from mmedge.modality import Availability
 WINDOW_PX = 64
 OPSET = 20
 FOLD_ELEMENTS = 16  # shape arithmetic is folded, weights are not
+LATER = ("shared", "special", "aware", "reaches")  # options of MaMOL that the first bundles do not name
 INLINE_BYTES = 1 << 14  # what a graph may hold itself: shapes, scalars, constants of the architecture
 
 
@@ -55,8 +56,9 @@ def export_graphs(model: Network, folder: Path, *, window_px: int = WINDOW_PX) -
 def save_weights(model: Network, path: Path) -> None:
     """The model's tensors and its recipe as safetensors: the same model gives the same bytes."""
     tensors = {name: t.detach().contiguous() for name, t in sorted(model.state_dict().items())}
-    if type(model) is MaMOL and model.config.reaches is None:  # as in the bundles that came before recipes
-        options = {k: v for k, v in asdict(model.config).items() if k != "reaches"}
+    if type(model) is MaMOL:  # as in the bundles that came before recipes, and before some of the options
+        usual = asdict(MaMOLConfig())
+        options = {k: v for k, v in asdict(model.config).items() if k not in LATER or v != usual[k]}
         metadata = {"config": json.dumps(options, sort_keys=True)}
     else:
         metadata = {"recipe": json.dumps(model.recipe)}  # the order of its channels means something
