@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from mmedge import __version__
 from mmedge.cli.app import app, run
 
 HEAVY = ("numpy", "rasterio", "openvino", "torch", "onnx", "PIL")
@@ -43,6 +44,11 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[] 0"
     assert "mmedge infer scene.tif --available sar,optical" in done.stdout
+
+
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "mmedge", "--version"], capture_output=True, text=True, check=True)
+    assert __version__ in done.stdout
 
 
 @pytest.mark.parametrize("verb", VERBS)
