@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mmedge.geo_io.failure_local import CAUSES, HALO_PX, failure_masks
 from mmedge.geo_io.failure_scan import Kind, Reader, Scan, scan
+from mmedge.geo_io.runs import box_count
 from mmedge.geo_io.source import Source, SourceInfo
 from mmedge.grid import Window
 from mmedge.modality import Unit
@@ -116,11 +117,17 @@ def _own(valid: Valid, lost: Lost) -> Valid:
 
 
 class Screened:
-    """A source whose `valid` leaves out what failed. The scan runs once, when it is made."""
+    """A source whose `valid` leaves out what failed. The scan runs once, when it is made.
 
-    def __init__(self, source: Source, shape: tuple[int, int], *, kind: Kind) -> None:
-        self._source = source
-        self.verdicts = scan(own(source), shape, kind=kind)
+    `raw` is what the source gives before a filter of it: failures are looked for there, and what the filter made of
+    them, up to `reach_px` pixels away, is left out with them.
+    """
+
+    def __init__(
+        self, source: Source, shape: tuple[int, int], *, kind: Kind, raw: Source | None = None, reach_px: int = 0
+    ) -> None:
+        self._source, self._raw, self._reach = source, raw, reach_px
+        self.verdicts = scan(own(raw or source), shape, kind=kind)
 
     @property
     def info(self) -> SourceInfo:
@@ -133,15 +140,27 @@ class Screened:
 
     def look(self, window: Window) -> tuple[Data, Valid, Lost]:
         """The same, the failures among what was lost."""
-        around = window.grow(HALO_PX).intersect(Window(0, 0, *self.verdicts.shape))
-        data, valid, lost = self._source.look(around)
-        masks = failure_masks(data, _own(valid, lost), around, self.verdicts)
+        around = window.grow(HALO_PX + self._reach).intersect(Window(0, 0, *self.verdicts.shape))
+        data, valid, lost = (self._raw or self._source).look(around)
+        given = _own(valid, lost)
+        masks = failure_masks(data, given, around, self.verdicts)
+        if self._reach:
+            masks = {cause: mask | _grown(mask & given, self._reach) for cause, mask in masks.items()}
         usable = valid & ~np.logical_or.reduce(list(masks.values()))
         cut = window.within(around)
-        return data[(slice(None), *cut)], usable[cut], {cause: m[cut] for cause, m in (lost | masks).items()}
+        data = data[(slice(None), *cut)] if self._raw is None else self._source.read(window)[0]
+        return data, usable[cut], {cause: m[cut] for cause, m in (lost | masks).items()}
 
     def close(self) -> None:
         self._source.close()
+        if self._raw is not None:
+            self._raw.close()
+
+
+def _grown(mask: Valid, reach_px: int) -> Valid:
+    side = 2 * reach_px + 1
+    found: Valid = box_count(mask, side, side) > 0 if mask.any() else mask
+    return found
 
 
 def clipped_complex(pixels: npt.NDArray[np.complex64]) -> Valid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import cast
@@ -171,15 +172,7 @@ def open_scene(
     sources: dict[str, Source] = {}
     warnings, about = list(found.warnings), dict[str, tuple[str, ...]]()
     for name, bands in chosen.items():
-        source = RasterSource(
-            by_name[name],
-            bands,
-            found.files,
-            reference,
-            backscatter=options.unit.get(name, "dB"),
-            speckle=options.speckle,
-            acquired=found.acquired or _acquired(name, bands, found.files),
-        )
+        source = _raster(by_name[name], bands, found, reference, options, options.speckle)
         sources[name] = source
         about |= dict.fromkeys([*source.info.warnings, *source.check(reference)], (name,))
     for name, paths in clouds.items():
@@ -190,16 +183,48 @@ def open_scene(
         warnings += [text for name in sources for text in _gsd_warning(by_name[name], reference)]
     about |= disagreements(sources, reference)
     if options.screen:
-        sources = {name: _screened(source, reference) for name, source in sources.items()}
+        raw = {  # failures are looked for in what the sensor gave, not in what a filter has smeared
+            name: _raster(by_name[name], bands, found, reference, options, None)
+            for name, bands in chosen.items()
+            if options.speckle and by_name[name].unit == "dB"
+        }
+        reach = options.speckle.size // 2 if options.speckle else 0
+        sources = {name: _screened(source, reference, raw.get(name), reach) for name, source in sources.items()}
     sources = {m.name: sources[m.name] for m in wanted if m.name in sources}
     said = list(dict.fromkeys([*warnings, *about]))
     return Scene(name=found.name, grid=reference, sources=sources, warnings=said, about=about)
 
 
-def _screened(source: Source, grid: Grid) -> Source:
-    """A source without the pixels that look like a failure of its sensor, where failures of its kind are known."""
+def _raster(
+    modality: Modality,
+    bands: list[RasterBand],
+    found: _Found,
+    reference: Grid,
+    options: SceneOptions,
+    speckle: Speckle | None,
+) -> RasterSource:
+    return RasterSource(
+        modality,
+        bands,
+        found.files,
+        reference,
+        backscatter=options.unit.get(modality.name, "dB"),
+        speckle=speckle,
+        acquired=found.acquired or _acquired(modality.name, bands, found.files),
+    )
+
+
+def _screened(source: Source, grid: Grid, raw: Source | None, reach_px: int) -> Source:
+    """A source without the pixels that look like a failure of its sensor, where failures of its kind are known.
+
+    `raw` is the same before a filter that reaches `reach_px` pixels of the file far.
+    """
     kind = KINDS.get(cast(Unit, source.info.unit))
-    return source if kind is None else Screened(source, grid.shape, kind=kind)
+    if kind is None:
+        return source
+    ratio = source.info.gsd_m / gsd_m(grid)
+    reach = ceil(reach_px * ratio - 1e-3) + (abs(ratio - 1) > 1e-3) if raw else 0  # resampling reaches one further
+    return Screened(source, grid.shape, kind=kind, raw=raw, reach_px=reach)
 
 
 def _cloud_grid(

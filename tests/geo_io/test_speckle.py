@@ -160,6 +160,30 @@ def test_the_refined_filter_of_a_scene(chile: Path, power: Any) -> None:
     np.testing.assert_allclose(part.data["sar"], expected[:, 50:90, 60:90], atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [Speckle(size=5), Speckle(kind="refined-lee", size=7)])
+def test_failures_are_found_before_the_filter_smears_them(chile: Path, tmp_path: Path, kind: Speckle) -> None:
+    """A dead line is found, and what is left is what the filter makes of the scene without it."""
+    reach = kind.size // 2
+    with rasterio.open(chile / "sar.tif") as src:
+        data = src.read()
+        data[:, 70] = -60
+        with rasterio.open(tmp_path / "dead.tif", "w", **src.profile) as out:
+            out.write(data)
+            out.descriptions = src.descriptions
+    both = SceneOptions(sources={"sar": [tmp_path / "dead.tif"]}, speckle=kind, screen=True)
+    alone = SceneOptions(sources={"sar": [chile / "sar.tif"]}, speckle=kind)
+    with open_scene(None, None, both) as scene, open_scene(None, None, alone) as clean:
+        found, right = scene.read(scene.grid.window), clean.read(clean.grid.window)
+        part = scene.read(Window(60, 30, 30, 40))
+    lost = ~found.valid["sar"].any(axis=1)
+    assert np.flatnonzero(lost).tolist() == list(range(70 - reach, 71 + reach))
+    assert found.valid["sar"].all(axis=1).sum() == len(lost) - lost.sum()
+    assert found.lost["sar"]["dead_line"][70].all()
+    np.testing.assert_array_equal(found.data["sar"][:, ~lost], right.data["sar"][:, ~lost])
+    np.testing.assert_array_equal(part.valid["sar"], found.valid["sar"][60:90, 30:70])
+    np.testing.assert_array_equal(part.data["sar"], found.data["sar"][:, 60:90, 30:70])
+
+
 def test_a_complex_image_has_one_look(shared_data: Path) -> None:
     path = shared_data / "open/readers/spacenet6/sar_hh.tif"
     with open_scene(None, None, SceneOptions(sources={"sar": [path]}, bands={"sar": ["HH"]}, speckle=Speckle())) as s:
