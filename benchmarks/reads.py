@@ -84,7 +84,7 @@ def raw_seconds(path: Path, dtype: str | None = None) -> float:
 def our_seconds(path: Path) -> float:
     """Every window, as float32 with its validity."""
     file = inspect_raster(path)
-    reader = RasterReader(file.path, file.bands, striped=bool(file.strip_bytes))
+    reader = RasterReader(file.path, file.bands, shared=bool(file.strip_bytes))
     start = time.thread_time()
     for w in windows():
         reader.read(w)

@@ -92,6 +92,8 @@ def run(
     strips_from: Annotated[
         float, typer.Option(metavar="MPX", min=0, help="Larger scenes are resumed in their middle.")
     ] = 4.0,
+    max_memory: o.MaxMemory = None,
+    tune: o.Tune = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -140,6 +142,8 @@ def run(
         strict_device=strict_device,
         precision=precision,
         threads=threads,
+        max_memory=o.size(max_memory),
+        tune=tune,
         overwrite=overwrite,
     )
     if engine not in ("local", "ray"):

@@ -41,6 +41,8 @@ def run(
     cells: Annotated[
         int, typer.Option("--tile", min=1, help="Windows along a tile's side; the map does not depend on it.")
     ] = 8,
+    max_memory: o.MaxMemory = None,
+    tune: o.Tune = False,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -87,6 +89,8 @@ def run(
         strict_device=strict_device,
         precision=precision,
         threads=threads,
+        max_memory=o.size(max_memory),
+        tune=tune,
         batch=batch,
         cells=cells,
         overwrite=overwrite,

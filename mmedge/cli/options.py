@@ -81,6 +81,22 @@ Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION"
 Threads = Annotated[
     int, typer.Option("--threads", envvar="MMEDGE_THREADS", min=0, help="0: all that this process may use.")
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        envvar="MMEDGE_MAX_MEMORY",
+        help="What the process may take, e.g. 700M or 1.5G; tiles, threads and caches are made to fit.",
+        show_default=False,
+    ),
+]
+Tune = Annotated[
+    bool,
+    typer.Option(
+        "--tune", envvar="MMEDGE_TUNE", help="Tiles and batches as fast as this machine can; measured once, remembered."
+    ),
+]
 Mask = Annotated[
     list[str] | None,
     typer.Option("--mask", metavar="SENSOR=FILE", help="Do not use the sensor where this raster is not 0."),
@@ -193,6 +209,16 @@ def _speckle(text: str) -> SpeckleFilter:
     kind, size, looks = match.groups()
     usual = 5 if kind == "lee" else 7
     return Speckle(kind=kind, size=int(size or usual), looks=float(looks) if looks else None)  # type: ignore[arg-type]
+
+
+def size(text: str | None) -> int | None:
+    """`700M`, `1.5G`, `734003200` as bytes; K, M and G are powers of 1024."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise UsageError(f"`--max-memory {text}` is no size", hint="--max-memory 700M, or 1.5G")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
 
 
 def bounds(text: str | None) -> tuple[float, float, float, float] | None:

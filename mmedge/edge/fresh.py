@@ -17,7 +17,7 @@ from mmedge.geo_io.outputs import Outputs
 
 # Fields of a request that say where a map comes from or goes to, or how it is cut up: they cannot change it. The model
 # counts by the checksum of its bundle, inputs by their facts.
-IRRELEVANT = {"scene", "output", "model", "threads", "batch", "cells", "overwrite", "aoi"}
+IRRELEVANT = {"scene", "output", "model", "threads", "batch", "cells", "max_memory", "tune", "overwrite", "aoi"}
 
 
 def wish(request: Request, bundle: Bundle) -> str:

@@ -15,12 +15,13 @@ from typing import Any
 import rasterio
 
 from mmedge.bundle import Bundle, checksum, open_bundle
+from mmedge.edge.budget import within
 from mmedge.edge.device import threads_available
 from mmedge.edge.domain import strange_shares, warnings_of
+from mmedge.edge.memory import give_back
 from mmedge.edge.predict import MapTile, Plan, predict
 from mmedge.edge.record import RunRecord
 from mmedge.edge.request import (
-    STRIP_CACHE_BYTES,
     Job,
     Request,
     checked_precision,
@@ -28,12 +29,12 @@ from mmedge.edge.request import (
     open_requested,
     plan_job,
     requested_outputs,
-    strip_cache,
 )
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
 from mmedge.edge.stream import timed
 from mmedge.edge.strips import Strips
+from mmedge.edge.tune import tuned
 from mmedge.errors import SceneError
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.mapwriter import MapCounts, MapWriter
@@ -104,6 +105,7 @@ def run(
     Raises an MMEdgeError with a hint for every mistake of input or usage, before any file is written.
     """
     start = time.perf_counter()
+    give_back()
     bundle = engines.bundle if engines else open_bundle(request.model)
     with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES), open_requested(request, bundle, warn) as scene:
         finish_killed(requested_outputs(request, scene))
@@ -112,23 +114,30 @@ def run(
         engines = engines.fitted(scene.grid)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             asides = _Asides(pool.submit(_inputs, scene), pool.submit(strange_shares, scene, bundle, job.region))
-            plan = cut_up(request, engines, job.region, scene)
-            with rasterio.Env(
-                GDAL_CACHEMAX=GDAL_CACHE_BYTES + min(STRIP_CACHE_BYTES, strip_cache(plan.cells, engines, scene))
-            ):
-                tiles = _tiles(request, scene, job, plan, engines, strips)
-                return _map(
-                    request,
-                    scene,
-                    job,
-                    engines,
-                    tiles,
-                    asides,
-                    commit=commit,
-                    warn=warn,
-                    progress=progress,
-                    start=start,
-                )
+            engines, plan = _sized(request, engines, job.region, scene)
+            tiles = _tiles(request, scene, job, plan, engines, strips)
+            return _map(
+                request,
+                scene,
+                job,
+                plan,
+                engines,
+                tiles,
+                asides,
+                commit=commit,
+                warn=warn,
+                progress=progress,
+                start=start,
+            )
+
+
+def _sized(request: Request, engines: Engines, region: Window, scene: Scene) -> tuple[Engines, Plan]:
+    """The engines and how the run is cut up: as asked, as tuned, and within the memory that it may take."""
+    if request.tune:
+        request, engines = tuned(request, engines, region, scene)
+    if request.max_memory is not None:
+        return within(request.max_memory, request, engines, region, scene)
+    return engines, cut_up(request, engines, region, scene)
 
 
 def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _silent) -> dict[str, Any]:
@@ -161,7 +170,7 @@ def _inputs(scene: Scene) -> tuple[InputFile, ...]:
 def _tiles(
     request: Request, scene: Scene, job: Job, plan: Plan, engines: Engines, strips: Strips | None
 ) -> Generator[MapTile, None, None]:
-    """The tiles of the map, row by row: those that `strips` has kept, and the rest."""
+    """The tiles of the map, band by band: those that `strips` has kept, and the rest."""
 
     def rest(region: Window) -> Iterator[MapTile]:
         return predict(scene, engines, region, plan, keep=job.keep, probs=request.probs)
@@ -173,6 +182,7 @@ def _map(
     request: Request,
     scene: Scene,
     job: Job,
+    plan: Plan,
     engines: Engines,
     tiles: Generator[MapTile, None, None],
     asides: _Asides,
@@ -186,7 +196,13 @@ def _map(
     seconds = {"read": 0.0, "compute": 0.0, "write": 0.0, "wait": 0.0}
     grid = scene.grid.crop(region)
     writer = MapWriter(
-        grid, job.outputs, legend=bundle.classes, order=bundle.order, nodata=bundle.nodata, overwrite=request.overwrite
+        grid,
+        job.outputs,
+        legend=bundle.classes,
+        order=bundle.order,
+        nodata=bundle.nodata,
+        overwrite=request.overwrite,
+        cache_bytes=plan.cache_bytes,
     )
     with writer, closing(tiles):  # reading ends before the scene is closed, also where writing fails
         done, lost = 0, {name: Counter[str]() for name in scene.sources}
@@ -216,7 +232,7 @@ def _map(
             counts=counts,
             provenance=provenance,
             device=engines.runtime.device,
-            threads=request.threads or threads_available(),
+            threads=plan.threads,
             strange=asides.strange.result(),
             seconds=seconds,
         )

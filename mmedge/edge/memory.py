@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from pathlib import Path
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -16,6 +18,28 @@ def reset_peak() -> bool:
     except OSError:
         return False
     return True
+
+
+def resident_mib() -> float:
+    """Resident memory in MiB now; the peak where the kernel does not tell."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", STATUS.read_text()) if STATUS.is_file() else None
+    return int(found[1]) / 1024 if found else peak_mib() or 0.0
+
+
+def give_back() -> None:
+    """Let glibc give large arrays back to the system at once, and keep little for later. Once for a process.
+
+    By itself it learns to keep blocks of up to 32 MiB, in a heap for each thread: a run of 928-px windows took 750 MiB
+    so, 640 MiB with this, and 1 % more processor time (2 cores, EPYC).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl has none, and needs none
+        return
+    for option, size in ((M_MMAP_THRESHOLD, 8 << 20), (M_TRIM_THRESHOLD, 32 << 20)):
+        mallopt(option, size)
 
 
 def peak_mib() -> float | None:

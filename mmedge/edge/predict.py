@@ -13,6 +13,7 @@ from mmedge.edge.runtime.session import Engines
 from mmedge.edge.stream import in_order
 from mmedge.edge.windows import batches
 from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.raster import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.geo_io.tiling import IoTile, Lattice
 from mmedge.grid import Window
@@ -47,10 +48,14 @@ class MapTile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How a run is cut up. None of it can change the map."""
+    """How a run is cut up: tiles of `cells` x `cells` windows, in bands of `tall` rows; `cache_bytes`
+    of GDAL's cache for scene and map together. None of it can change the map.
+    """
 
     threads: int
     cells: int
+    tall: int = 1
+    cache_bytes: int = GDAL_CACHE_BYTES
     readers: int = READERS
     ahead: int = AHEAD
 
@@ -82,7 +87,8 @@ def predict(
         where, tile, wanted, reading = job
         return _classify(tile, where, wanted, engines, pixel_m=pixel_m, probs=probs, reading=reading)
 
-    tiles = in_order(read, lattice.tiles(region, plan.cells), workers=plan.readers, depth=plan.readers + plan.ahead)
+    wheres = lattice.tiles(region, plan.cells, tall=plan.tall)
+    tiles = in_order(read, wheres, workers=plan.readers, depth=plan.readers + plan.ahead)
     yield from in_order(compute, tiles, workers=plan.threads, depth=plan.threads + plan.ahead)
 
 
@@ -99,16 +105,19 @@ def _classify(
     start = time.perf_counter()
     bundle, step, halo = engines.bundle, engines.bundle.tiling.stride_px, engines.bundle.tiling.halo_px
     canvas = _Canvas(where.rows, where.cols, step, len(bundle.classes), bundle.nodata, probs=probs)
-    for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m):
-        logits = engines.session(batch.key).run(batch.feeds)
-        logits = logits[: len(batch.cells), :, halo : halo + step, halo : halo + step]
-        canvas.put(batch.cells, logits / np.float32(bundle.temperature(batch.key.availability)))
-    values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
     rows, cols = where.core.within(where.read.grow(-halo))
     sensors = _sensors(tile, bundle.order, where.core)
     if wanted is not None:
         sensors[~wanted] = 0
     seen = sensors > 0
+    cells = np.zeros((where.rows * step, where.cols * step), bool)
+    cells[rows, cols] = seen
+    some = np.asarray(cells.reshape(where.rows, step, where.cols, step).any(axis=(1, 3)))
+    for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m, wanted=some):
+        logits = engines.session(batch.key).run(batch.feeds)
+        logits = logits[: len(batch.cells), :, halo : halo + step, halo : halo + step]
+        canvas.put(batch.cells, logits, bundle.temperature(batch.key.availability))
+    values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
     canvas_probs = None if canvas.probs is None else np.where(seen, canvas.probs[:, rows, cols], np.uint8(255))
     return MapTile(
         window=where.core,
@@ -154,9 +163,9 @@ class _Canvas:
             if array is not None
         ]
 
-    def put(self, cells: npt.NDArray[np.intp], logits: Data) -> None:
+    def put(self, cells: npt.NDArray[np.intp], logits: Data, temperature: float) -> None:
         """Place the cores of some windows: cells (n, 2), logits (n, classes, step, step)."""
-        label, confidence, share = _decide(logits, probs=self.probs is not None)
+        label, confidence, share = _decide(logits, np.float32(temperature), probs=self.probs is not None)
         i, j = cells[:, 0], cells[:, 1]
         self._cells[0][i, :, j, :] = label
         self._cells[1][i, :, j, :] = confidence
@@ -164,7 +173,7 @@ class _Canvas:
             self._cells[2][:, i, :, j, :] = share  # the two indexed axes come first
 
 
-def _decide(logits: Data, *, probs: bool) -> tuple[U8, U8, U8 | None]:
+def _decide(logits: Data, temperature: np.float32, *, probs: bool) -> tuple[U8, U8, U8 | None]:
     """Class index, confidence in percent and, if wanted, probabilities (n, classes, rows, cols) of some logits.
 
     Done in slabs of a few rows: what is needed in between stays in the cache.
@@ -175,7 +184,7 @@ def _decide(logits: Data, *, probs: bool) -> tuple[U8, U8, U8 | None]:
     height = max(1, SLAB_VALUES // (n * classes * cols))
     for row in range(0, rows, height):
         slab = slice(row, row + height)
-        some = logits[:, :, slab]
+        some = logits[:, :, slab] / temperature
         top = some[:, 0].copy()
         for k in range(1, classes):
             np.copyto(label[:, slab], np.uint8(k), where=some[:, k] > top)

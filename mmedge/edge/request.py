@@ -16,6 +16,7 @@ from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisi
 from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
 from mmedge.geo_io.location import Location
 from mmedge.geo_io.outputs import Outputs, plan_outputs, refuse_existing
+from mmedge.geo_io.raster import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
 from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Grid, Window
@@ -23,6 +24,8 @@ from mmedge.tile import Valid
 
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
+# The blocks under a column of tiles may take so much; a band has at most so many rows of tiles.
+BLOCK_CACHE_BYTES, TALL = 128 << 20, 4
 TILE_PX = 1024 * 1024
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -31,7 +34,8 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 class Request:
     """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there.
 
-    `require` names the sensors without which the scene is refused; None: all of `available`.
+    `require` names the sensors without which the scene is refused; None: all of `available`. `max_memory`: bytes that
+    the process may take. `tune`: sizes that were measured to be the fastest here, measured now if they never were.
     """
 
     scene: Location | None
@@ -50,6 +54,8 @@ class Request:
     threads: int = 0
     batch: int = 8
     cells: int = 8
+    max_memory: int | None = None
+    tune: bool = False
     overwrite: bool = False
 
 
@@ -131,8 +137,38 @@ def cut_up(request: Request, engines: Engines, region: Window, scene: Scene) -> 
         cells //= 2
     while cells > 1 and strip_cache(cells, engines, scene) > STRIP_CACHE_BYTES:
         cells //= 2
+    tall = 1
+    while tall < TALL and _fits(cells, tall + 1, engines, scene):
+        tall += 1
     # A large window keeps a thread busy while the next is read: fewer of them have to wait in memory.
-    return Plan(threads=threads, cells=cells, ahead=1 if cells == 1 else AHEAD)
+    return Plan(
+        threads=threads,
+        cells=cells,
+        tall=tall,
+        cache_bytes=_cache_bytes(cells, tall, engines, scene),
+        ahead=1 if cells == 1 else AHEAD,
+    )
+
+
+def _fits(cells: int, tall: int, engines: Engines, scene: Scene) -> bool:
+    striped = any(source.info.strip_bytes for source in scene.sources.values())
+    return not striped and block_cache(cells, tall, engines, scene) <= BLOCK_CACHE_BYTES
+
+
+def _cache_bytes(cells: int, tall: int, engines: Engines, scene: Scene) -> int:
+    """Bytes of GDAL's cache with which no block is unpacked again while a band of tiles is read."""
+    strips = min(STRIP_CACHE_BYTES, strip_cache(cells, engines, scene))
+    blocks = min(BLOCK_CACHE_BYTES, block_cache(cells, tall, engines, scene))
+    return max(GDAL_CACHE_BYTES + strips, blocks)
+
+
+def block_cache(cells: int, tall: int, engines: Engines, scene: Scene) -> int:
+    """Bytes of the blocks under a column of `tall` tiles, which the next column shares."""
+    tiling = engines.bundle.tiling
+    infos = [source.info for source in scene.sources.values()]
+    around = 2 * tiling.halo_px + max((info.block_px for info in infos), default=0)
+    side = cells * tiling.stride_px
+    return round(sum(info.pixel_bytes for info in infos) * (tall * side + around) * (side + around))
 
 
 def strip_cache(cells: int, engines: Engines, scene: Scene) -> int:

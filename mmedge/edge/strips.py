@@ -1,6 +1,6 @@
 """Finished rows of a large map in a raw file, so that a run which was killed goes on where it stopped.
 
-Tiles are appended as they come, each with its window. At the end of a row of tiles the file is fsynced, and only then
+Tiles are appended as they come, each with its window. At the end of a band of tiles the file is fsynced, and only then
 is the strip announced, with its checksum: what a journal knows of is on the disk. Whatever lies behind it is cut off.
 """
 
@@ -29,7 +29,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A finished row of tiles: the row of the region that follows it, where it ends in the file, its hex sha256."""
+    """A finished band of tiles: the row of the region that follows it, where it ends in the file, its hex sha256."""
 
     bottom: int
     end: int
@@ -83,13 +83,14 @@ class Strips:
         return good
 
     def _kept_as_they_come(self, file: BinaryIO, region: Window, tiles: Iterator[MapTile]) -> Iterator[MapTile]:
-        digest = hashlib.sha256()
+        digest, top, bottom, done = hashlib.sha256(), region.row, region.row, 0
         for tile in tiles:
             self._append(file, _parts(tile), digest)
-            if tile.window.col + tile.window.width == region.col + region.width:
+            bottom, done = max(bottom, tile.window.row + tile.window.height), done + tile.classes.size
+            if done == (bottom - top) * region.width:  # nothing is missing above `bottom`
                 self._sync(file)
-                self._announce(Strip(tile.window.row + tile.window.height, file.tell(), digest.hexdigest()))
-                digest = hashlib.sha256()
+                self._announce(Strip(bottom, file.tell(), digest.hexdigest()))
+                digest, top, done = hashlib.sha256(), bottom, 0
             yield tile
 
     def _append(self, file: BinaryIO, parts: Sequence[bytes], digest: hashlib._Hash) -> None:

@@ -19,6 +19,7 @@ from mmedge.tile import Tile
 
 Index = npt.NDArray[np.intp]
 Array = npt.NDArray[Any]
+Cells = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,16 @@ class Batch:
     feeds: Feeds
 
 
-def batches(tile: Tile, where: IoTile, bundle: Bundle, *, size: int, pixel_m: float) -> Iterator[Batch]:
-    """Windows of a tile in batches of `size`, those of one graph together. Windows that saw nothing are left out."""
+def batches(
+    tile: Tile, where: IoTile, bundle: Bundle, *, size: int, pixel_m: float, wanted: Cells | None = None
+) -> Iterator[Batch]:
+    """Windows of a tile in batches of `size`, those of one graph together. Windows that saw nothing, or that nobody
+    wants (rows, cols), are left out.
+    """
     side, step = bundle.tiling.window_px, bundle.tiling.stride_px
     valid = {name: _cut(mask[None], side, step) for name, mask in tile.valid.items()}
     data = {name: _cut(bands, side, step) for name, bands in tile.data.items()}
-    for key, cells in _sorted(valid, bundle, where).items():
+    for key, cells in _sorted(valid, bundle, where, wanted).items():
         for start in range(0, len(cells), size):
             some = cells[start : start + size]
             yield Batch(key, some, _feeds(key, some, data, valid, bundle, size=size, pixel_m=pixel_m))
@@ -47,7 +52,7 @@ def _cut(array: Array, side: int, step: int) -> Array:
     return view.transpose(1, 2, 0, 3, 4)
 
 
-def _sorted(valid: dict[str, Array], bundle: Bundle, where: IoTile) -> dict[GraphKey, Index]:
+def _sorted(valid: dict[str, Array], bundle: Bundle, where: IoTile, wanted: Cells | None) -> dict[GraphKey, Index]:
     """Cells (n, 2) by graph. A sensor is present where a pixel of the window is valid, uniform where all tokens are."""
     bits = np.zeros((where.rows, where.cols), np.int64)
     mixed = np.zeros((where.rows, where.cols), bool)
@@ -59,11 +64,14 @@ def _sorted(valid: dict[str, Array], bundle: Bundle, where: IoTile) -> dict[Grap
         if bundle.mixed:
             share = _token_share(valid[name][:, :, 0], bundle.tiling.token_px)
             mixed |= present & (share.min(axis=(2, 3)) < 0.5)
+    if wanted is not None:
+        bits *= wanted
     keys = {}
-    for code in np.unique(bits * 2 + mixed):
+    codes = bits * 2 + mixed
+    for code in np.unique(codes):
         if code > 1:
             key = GraphKey(Availability(int(code) >> 1, bundle.order), bool(code & 1))
-            keys[key] = np.argwhere(bits * 2 + mixed == code)
+            keys[key] = np.argwhere(codes == code)
     return keys
 
 

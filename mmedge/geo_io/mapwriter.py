@@ -60,6 +60,7 @@ class MapWriter:
 
     `legend` gives the class values, names and colours; `order` the modality of each bit of the sensors product; `tags`
     the provenance, written into every product. Probabilities are written where `outputs.probs` is named.
+    GDAL's cache has `cache_bytes` inside the block, for whatever is read meanwhile too.
     `write` may be called from one other thread. The bytes depend on the pixels, the grid and the tags alone.
 
     Quicklook and item, where planned, are written by the caller to `part_of(...)` between `finish()` and the end of
@@ -85,6 +86,7 @@ class MapWriter:
         nodata: int = 255,
         overviews: bool = True,
         overwrite: bool = False,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         if nodata in {c.value for c in legend}:
             raise ValueError(f"nodata {nodata} is the value of a class")
@@ -92,7 +94,7 @@ class MapWriter:
             raise ValueError(f"8 modalities fit the sensors product, not {len(order)}")
         self._grid, self._outputs, self._nodata = grid, outputs, nodata
         self._layers = plan_layers(outputs, legend, order, nodata, tags or {})
-        self._overviews, self._overwrite = overviews, overwrite
+        self._overviews, self._overwrite, self._cache_bytes = overviews, overwrite, cache_bytes
         self._stack = ExitStack()
         self._open: dict[Product, DatasetWriter] = {}
         # Pixels of each class in each row: an area summed from whole numbers does not depend on the order of tiles.
@@ -107,7 +109,7 @@ class MapWriter:
             with _disk_errors(self._outputs.map):
                 self._stack.enter_context(claimed(self._outputs))
             self._check_space()
-            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES))
+            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=self._cache_bytes))
             for product, layer in self._layers.items():
                 with _disk_errors(layer.path):
                     self._open[product] = self._stack.enter_context(create_raw(layer, self._grid))

@@ -128,6 +128,8 @@ def _described(path: Location) -> RasterFile:
             bands=tuple(_band(ds, path, i, wavelengths.get(i)) for i in used),
             tags=dict(ds.tags()),
             strip_bytes=_strip_bytes(ds),
+            block_px=max(side for shape in ds.block_shapes for side in shape),
+            pixel_bytes=_pixel_bytes(ds),
             control=None if ds.crs else _control(ds, path),
         )
 
@@ -147,9 +149,13 @@ def _strip_bytes(ds: Any) -> tuple[int, ...]:
     """A file narrower than a usual tile is as good as tiled."""
     if ds.width <= TILE_PX or any(cols < ds.width or rows >= ds.height for rows, cols in ds.block_shapes):
         return ()
-    together = ds.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
-    each = [ds.width * pixel_bytes(dtype) for dtype in ds.dtypes]
-    return (sum(each),) if together else tuple(each)
+    return tuple(ds.width * size for size in _pixel_bytes(ds))
+
+
+def _pixel_bytes(ds: Any) -> tuple[int, ...]:
+    """What a pixel takes unpacked, band by band, or once where a block holds all bands."""
+    each = tuple(pixel_bytes(dtype) for dtype in ds.dtypes)
+    return (sum(each),) if ds.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL" else each
 
 
 def _no_bands(path: Location, subdatasets: list[str]) -> SceneError:

@@ -63,7 +63,8 @@ class RasterFile:
     """What a raster holds. `grid.crs` is empty where the file has no CRS; then `control` may still place it.
 
     `strip_bytes`: what a row of pixels of a striped file takes unpacked, band by band, or once for all bands where
-    pixels hold them together; () for a tiled one.
+    pixels hold them together; () for a tiled one. `block_px`: the longest side of its blocks; `pixel_bytes`: what they
+    take for a pixel, given in the same way.
 
     The rest is what a product's metadata add: `acquired`, `quality` layers, `convert` (digital numbers to dB, say) and
     `sidecars`, the metadata files that say so.
@@ -75,6 +76,8 @@ class RasterFile:
     bands: tuple[RasterBand, ...]
     tags: dict[str, str]
     strip_bytes: tuple[int, ...] = ()
+    block_px: int = 0
+    pixel_bytes: tuple[int, ...] = ()
     control: ControlPoints | None = None
     acquired: Acquisition | None = None
     quality: tuple[QualityLayer, ...] = ()

@@ -25,17 +25,17 @@ from mmedge.tile import Data, Valid
 class RasterReader:
     """Windowed reads of some bands of one file. Safe to call from many threads: each has a handle of its own.
 
-    The threads share one handle of a `striped` file and take turns: GDAL keeps unpacked strips for each handle, and a
-    strip lies under every tile of a row. Complex numbers are read as their amplitude |z|. `convert` is the last step
-    of every read.
+    The threads share one handle of a `shared` file and take turns: GDAL keeps unpacked blocks for each handle, and a
+    strip lies under every tile of a row, a block under its neighbours. Complex numbers are read as their amplitude |z|.
+    `convert` is the last step of every read.
     """
 
     def __init__(
-        self, path: Location, bands: tuple[RasterBand, ...], convert: Convert | None = None, *, striped: bool = False
+        self, path: Location, bands: tuple[RasterBand, ...], convert: Convert | None = None, *, shared: bool = False
     ) -> None:
         self.path = path
-        self._turn: AbstractContextManager[object] = threading.Lock() if striped else nullcontext()
-        self._shared = striped
+        self._turn: AbstractContextManager[object] = threading.Lock() if shared else nullcontext()
+        self._shared = shared
         self._convert = convert
         self._fill = [band.fill for band in bands]
         self._indexes = [band.index for band in bands]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
+from pathlib import Path
 from typing import Protocol, get_args
 
 import numpy as np
@@ -81,6 +83,8 @@ class RasterSource:
             assumptions=tuple(sorted(assumptions | _placed(used) | _filtered(bands, speckle))),
             grids=tuple(dict.fromkeys(ground_grid(file) for file in used)),
             strip_bytes=sum(_strip_bytes(file, bands, reference) for file in used),
+            block_px=max(ceil(file.block_px / _density(file, reference)) for file in used),
+            pixel_bytes=sum(_unpacked(file.pixel_bytes, file, bands) * _density(file, reference) ** 2 for file in used),
         )
 
     def read(self, window: Window) -> tuple[Data, Valid]:
@@ -167,7 +171,7 @@ def _group(
     """One file's part of a source: which of its channels, the reader to close, the reader on the reference grid."""
     where = [i for i, band in enumerate(bands) if band.path == file.path]
     mine = tuple(bands[i] for i in where)
-    reader: WindowReader = RasterReader(file.path, mine, convert, striped=bool(file.strip_bytes))
+    reader: WindowReader = RasterReader(file.path, mine, convert, shared=_shared(file))
     if speckle:
         looks = speckle.looks_of(is_complex=any(band.is_complex for band in mine))
         reader = FilteredReader(reader, file.grid.shape, speckle, looks=looks)
@@ -175,11 +179,25 @@ def _group(
     return where, reader, _aligned(reader, file, reference, unit, categorical=categorical)
 
 
+def _shared(file: RasterFile) -> bool:
+    """Whether reading threads take turns with a file. Not where a block takes long: over a network, in JPEG 2000."""
+    return bool(file.strip_bytes) or (isinstance(file.path, Path) and file.driver in ("GTiff", "COG"))
+
+
 def _strip_bytes(file: RasterFile, bands: list[RasterBand], reference: Grid) -> int:
     """What the strips of a file take, unpacked, for one row of the reference grid."""
-    used = {0 if len(file.strip_bytes) == 1 else band.index - 1 for band in bands if band.path == file.path}
-    rows = gsd_m(reference) / gsd_m(ground_grid(file))
-    return round(sum(file.strip_bytes[i] for i in used) * rows) if file.strip_bytes else 0
+    return round(_unpacked(file.strip_bytes, file, bands) * _density(file, reference)) if file.strip_bytes else 0
+
+
+def _unpacked(sizes: tuple[int, ...], file: RasterFile, bands: list[RasterBand]) -> int:
+    """The sum of `sizes`, which are those of each band or one for all of them, over the bands that are used."""
+    used = {0 if len(sizes) == 1 else band.index - 1 for band in bands if band.path == file.path}
+    return sum(sizes[i] for i in used)
+
+
+def _density(file: RasterFile, reference: Grid) -> float:
+    """Pixels of a file along one of the reference grid."""
+    return gsd_m(reference) / gsd_m(ground_grid(file))
 
 
 def _aligned(

@@ -17,7 +17,8 @@ class SourceInfo:
 
     `assumptions` are said in so many words (such as a missing scale tag); `acquired` None: unknown; `grids`: those of
     its files, where it has files on grids; `strip_bytes`: what the strips of its files
-    take, unpacked, for a row of the reference grid; `units`: of each band, where they differ.
+    take, unpacked, for a row of the reference grid; `block_px` and `pixel_bytes`: the side of the largest block and
+    what unpacked blocks take for a pixel of that grid; `units`: of each band, where they differ.
     """
 
     files: tuple[Location, ...]
@@ -29,6 +30,8 @@ class SourceInfo:
     warnings: tuple[str, ...] = ()
     grids: tuple[Grid, ...] = ()
     strip_bytes: int = 0
+    block_px: int = 0
+    pixel_bytes: float = 0.0
     units: tuple[str, ...] = ()
 
 

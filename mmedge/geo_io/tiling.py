@@ -48,11 +48,15 @@ class Lattice:
     def step_px(self) -> int:
         return self.window_px - 2 * self.halo_px
 
-    def tiles(self, region: Window, cells: int) -> Iterator[IoTile]:
-        """Blocks of at most `cells` x `cells` windows that cover a region of the grid, row by row."""
-        for i0, i1 in self._blocks(region.row, region.height, self.origin[0], cells):
-            for j0, j1 in self._blocks(region.col, region.width, self.origin[1], cells):
-                yield self._tile(region, (i0, i1), (j0, j1))
+    def tiles(self, region: Window, cells: int, *, tall: int = 1) -> Iterator[IoTile]:
+        """Blocks of at most `cells` x `cells` windows that cover a region of the grid, in bands of `tall` rows of
+        blocks; a band is walked column by column, so that neighbours are read soon after each other.
+        """
+        rows = list(self._blocks(region.row, region.height, self.origin[0], cells))
+        for first in range(0, len(rows), tall):
+            for j in self._blocks(region.col, region.width, self.origin[1], cells):
+                for i in rows[first : first + tall]:
+                    yield self._tile(region, i, j)
 
     def count(self, region: Window, cells: int) -> int:
         """Number of tiles that `tiles` yields."""

@@ -43,7 +43,7 @@ def outcome(path: Path) -> str:
     """`read` or the name of our error; everything else is raised."""
     try:
         file = inspect_raster(path)
-        reader = RasterReader(file.path, file.bands[:4], striped=bool(file.strip_bytes))
+        reader = RasterReader(file.path, file.bands[:4], shared=bool(file.strip_bytes))
         try:
             for row, col in {(0, 0), (file.grid.rows // 2, file.grid.cols // 2)}:
                 window = Window(row, col, 300, 300).intersect(file.grid.window)

@@ -84,7 +84,7 @@ def test_threads_share_a_handle_and_get_the_right_rows(chile: Path, tmp_path: Pa
     from concurrent.futures import ThreadPoolExecutor
 
     file = inspect_raster(wide(chile, tmp_path / "x.tif", interleave="band"))
-    reader = RasterReader(file.path, file.bands, striped=True)
+    reader = RasterReader(file.path, file.bands, shared=True)
     windows = [Window(row, col, 60, 300) for row in range(0, 340, 40) for col in range(0, 2700, 300)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(reader.read, windows))

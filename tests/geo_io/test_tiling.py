@@ -18,11 +18,11 @@ lattices = st.builds(
 )
 
 
-@given(lattices, st.integers(1, 400), st.integers(1, 400), st.integers(1, 9))
-def test_every_pixel_is_in_exactly_one_tile(lattice: Lattice, rows: int, cols: int, cells: int) -> None:
+@given(lattices, st.integers(1, 400), st.integers(1, 400), st.integers(1, 9), st.integers(1, 4))
+def test_every_pixel_is_in_exactly_one_tile(lattice: Lattice, rows: int, cols: int, cells: int, tall: int) -> None:
     covered = np.zeros((rows, cols), int)
     region = Window(0, 0, rows, cols)
-    tiles = list(lattice.tiles(region, cells))
+    tiles = list(lattice.tiles(region, cells, tall=tall))
     for tile in tiles:
         covered[tile.core.within(region)] += 1
     assert (covered == 1).all()

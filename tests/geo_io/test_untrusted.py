@@ -69,7 +69,7 @@ def test_more_pixels_than_the_earth_has_are_refused(tmp_path: Path) -> None:
 def test_radar_that_unpacks_to_gigabytes_is_read_by_window(shared_data: Path) -> None:
     """871 MB from 0.4 MB, 2.4 GB from 48 kB: strips and tiles are small, so a window is."""
     grd = inspect_raster(shared_data / "open/readers/sarsen/s1b-iw-grd-vv-no-crs.tiff")
-    reader = RasterReader(grd.path, grd.bands, striped=bool(grd.strip_bytes))
+    reader = RasterReader(grd.path, grd.bands, shared=bool(grd.strip_bytes))
     where = Window(8000, 12000, 256, 512)
     with pytest.warns(NotGeoreferencedWarning), rasterio.open(grd.path) as src:
         wanted = src.read(1, window=((8000, 8256), (12000, 12512)))

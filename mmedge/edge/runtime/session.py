@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from mmedge.bundle import Bundle
+from mmedge.bundle import Bundle, Tiling
 from mmedge.geo_io.tiling import fitted
 from mmedge.grid import Grid
 from mmedge.modality import Availability
@@ -60,15 +60,17 @@ class Runtime(Protocol):
 class Engines:
     """The graphs of one bundle in one runtime: each compiled when it is first asked for.
 
-    A batch of large windows is cut to `BATCH_PX` pixels: on a CPU more of them at once only take memory.
+    A batch of large windows is cut to `BATCH_PX` pixels: on a CPU more of them at once only take memory. At most `keep`
+    graphs stay compiled (None: all), those that were used last.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int) -> None:
-        self.bundle, self.runtime = bundle, runtime
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int, keep: int | None = None) -> None:
+        self.bundle, self.runtime, self._keep = bundle, runtime, keep
         self.batch = max(1, min(batch, BATCH_PX // bundle.tiling.window_px**2))
         self._wanted = batch
         self._sessions: dict[GraphKey, Session] = {}
         self._fitted: Engines | None = None
+        self._resized: dict[tuple[Tiling, int], Engines] = {}
         self._lock = Lock()
 
     def fitted(self, grid: Grid) -> Engines:
@@ -83,10 +85,29 @@ class Engines:
                 self._fitted = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted)
             return self._fitted
 
+    def resized(self, *, batch: int | None = None, window_px: int | None = None, grid: Grid | None = None) -> Engines:
+        """The same graphs for another batch or, where the network takes any, a window of at most `window_px`, which
+        fits `grid`. The same sizes give the same engines.
+        """
+        tiling = self.bundle.tiling if window_px is None else replace(self.bundle.tiling, window_px=window_px)
+        tiling = fitted(tiling, grid) if grid else tiling
+        key = tiling, batch or self._wanted
+        with self._lock:
+            if key not in self._resized:
+                self._resized[key] = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=key[1])
+            return self._resized[key]
+
+    def keeping(self, graphs: int) -> Engines:
+        """These engines, of which at most so many graphs stay compiled."""
+        self._keep = graphs
+        return self
+
     def session(self, key: GraphKey) -> Session:
         with self._lock:
-            if key not in self._sessions:
-                self._sessions[key] = self.runtime.load(self.bundle, key, batch=self.batch)
+            found = self._sessions.pop(key, None)
+            while found is None and self._keep is not None and len(self._sessions) >= self._keep:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[key] = found or self.runtime.load(self.bundle, key, batch=self.batch)
             return self._sessions[key]
 
 

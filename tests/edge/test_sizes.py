@@ -1,0 +1,172 @@
+"""Memory that a run may take, sizes that are tuned, tiles that are skipped: none of it changes a map."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from mmedge.bundle import open_bundle
+from mmedge.cli import options
+from mmedge.edge import tune
+from mmedge.edge.infer import infer, open_engines
+from mmedge.edge.predict import Plan, predict
+from mmedge.edge.request import Request
+from mmedge.edge.runtime.session import Engines, GraphKey
+from mmedge.errors import UsageError
+from mmedge.geo_io.scene import open_scene
+from mmedge.grid import Window
+
+MIB = 1 << 20
+RUN = """
+import sys
+from mmedge.edge.infer import infer
+from mmedge.edge.memory import peak_mib
+scene, out, model, limit = sys.argv[1:]
+infer(scene, out, model=model, threads=2, probs=True, max_memory=int(limit) or None, backend="openvino")
+print(peak_mib())
+"""
+
+
+@pytest.fixture(scope="module")
+def large(chile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example, mirrored to 1,600 x 1,200 pixels, in tiles of 256."""
+    path = tmp_path_factory.mktemp("large") / "scene.tif"
+    with rasterio.open(chile / "scene.tif") as src:
+        data = np.pad(src.read(), ((0, 0), (0, 1600 - 224), (0, 1200 - 224)), mode="symmetric")
+        with rasterio.open(path, "w", **{**src.profile, "height": 1600, "width": 1200, "predictor": 3}) as out:
+            out.write(data)
+            out.descriptions = src.descriptions
+    return path
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the small network whose windows may be resized up to 512 pixels."""
+    from small_bundle import write_bundle
+
+    folder = write_bundle(tmp_path_factory.mktemp("bundles") / "wide", window_px=512)
+    item = json.loads((folder / "model.json").read_text())
+    item["properties"]["mmedge:tiling"]["resizable"] = True
+    (folder / "model.json").write_text(json.dumps(item))
+    return folder
+
+
+def peak_mib(scene: Path, out: Path, model: Path, limit: int) -> float:
+    command = [sys.executable, "-c", RUN, *map(str, (scene, out, model, limit))]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_a_run_stays_within_its_memory_and_gives_the_same_map(large: Path, wide: Path, tmp_path: Path) -> None:
+    free = peak_mib(large, tmp_path / "free.tif", wide, 0)
+    limit = 520 * MIB
+    bound = peak_mib(large, tmp_path / "bound.tif", wide, limit)
+    assert bound * MIB <= limit
+    assert bound < free
+    for kind in ("", "_confidence", "_sensors", "_probs"):
+        assert (tmp_path / f"bound{kind}.tif").read_bytes() == (tmp_path / f"free{kind}.tif").read_bytes()
+
+
+def test_too_little_memory_is_an_error_that_says_how_much_is_needed(chile: Path, small: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not fit into 50 MiB") as caught:
+        infer(chile / "scene.tif", tmp_path / "map.tif", model=small, max_memory=50 * MIB)
+    assert caught.value.hint.startswith("--max-memory ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("text", "size"), [("700M", 700 * MIB), ("1.5G", 1536 * MIB), ("64MiB", 64 * MIB), ("9", 9)])
+def test_sizes_are_written_as_people_write_them(text: str, size: int) -> None:
+    assert options.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-3M", "0G", "3T"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no size"):
+        options.size(text)
+
+
+def test_only_so_many_graphs_stay_compiled(small: Path) -> None:
+    bundle = open_bundle(small)
+    engines = open_engines(Request(scene=None, backend="openvino"), bundle).keeping(2)
+    keys = GraphKey.every(bundle)[:3]
+    first, second, third = (engines.session(key) for key in keys)
+    assert engines.session(keys[2]) is third
+    assert engines.session(keys[1]) is second
+    assert engines.session(keys[0]) is not first
+
+
+@pytest.mark.parametrize("model", ["small", "wide"])
+def test_tuning_is_remembered_and_changes_no_byte(
+    model: str, chile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("MMEDGE_TUNING", str(tmp_path / "tuning"))
+    monkeypatch.setattr(tune, "SECONDS", 0.01)
+    bundle = request.getfixturevalue(model)
+    plain = infer(chile / "scene.tif", tmp_path / "plain.tif", model=bundle, threads=1)
+    wishes: dict[str, Any] = {"model": bundle, "threads": 1, "tune": True}
+    tuned = infer(chile / "scene.tif", tmp_path / "tuned.tif", **wishes)
+    assert plain.outputs.map.read_bytes() == tuned.outputs.map.read_bytes()
+    (kept,) = (tmp_path / "tuning").iterdir()
+    facts = json.loads(kept.read_text())
+    assert facts["bundle_sha256"] == open_bundle(bundle).sha256
+    assert {"cpu", "threads", "precision", "backend"} <= facts.keys()
+    assert (facts["window_px"] is None) == (model == "small")
+    written = kept.stat().st_mtime_ns
+    infer(chile / "scene.tif", tmp_path / "again.tif", **wishes)
+    assert kept.stat().st_mtime_ns == written
+    kept.write_text("half of it")
+    infer(chile / "scene.tif", tmp_path / "mended.tif", **wishes)
+    assert json.loads(kept.read_text())["schema"] == tune.SCHEMA
+
+
+class Counting:
+    """Sessions that count the windows they are given."""
+
+    def __init__(self, engines: Engines) -> None:
+        self.windows, self._engines = 0, engines
+        self.bundle, self.batch = engines.bundle, 1
+
+    def session(self, key: GraphKey) -> Any:
+        session = self._engines.session(key)
+
+        class Counted:
+            def run(_, feeds: Any) -> Any:
+                self.windows += 1
+                return session.run(feeds)
+
+        return Counted()
+
+
+def test_windows_without_a_pixel_to_map_are_not_computed(small: Path, tmp_path: Path) -> None:
+    """Windows answer for 60 pixels: of 5 x 5 those are computed that answer for a valid pixel, and of those the ones
+    in an area of interest; a valid pixel in a window's halo alone is no reason.
+    """
+    path, side = tmp_path / "scene.tif", 300
+    data = np.full((4, side, side), np.nan, np.float32)
+    data[:, 120:241, 0:60] = 0.2  # rows of windows 2 and 3, and the first pixel of row 4
+    profile = {"driver": "GTiff", "count": 4, "height": side, "width": side, "dtype": "float32", "nodata": np.nan}
+    with rasterio.open(path, "w", **profile, crs="EPSG:32632", transform=from_origin(0, 6000, 10, 10)) as out:
+        out.write(data)
+        out.descriptions = [f"optical:{band}" for band in ("B02", "B03", "B04", "B08")]
+    bundle = open_bundle(small)
+    engines = Engines(bundle, open_engines(Request(scene=None, backend="openvino"), bundle).runtime, batch=1)
+    with open_scene(path, bundle.modalities) as scene:
+        counting = Counting(engines)
+        tiles = list(predict(scene, counting, scene.grid.window, Plan(threads=1, cells=2)))  # type: ignore[arg-type]
+        assert counting.windows == 3
+        assert sum(int((tile.classes != bundle.nodata).sum()) for tile in tiles) == 121 * 60
+        counting = Counting(engines)
+
+        def keep(window: Window) -> Any:
+            rows = np.arange(window.row, window.row + window.height)[:, None] < 180
+            return np.broadcast_to(rows, window.shape)
+
+        list(predict(scene, counting, scene.grid.window, Plan(threads=1, cells=2), keep=keep))  # type: ignore[arg-type]
+        assert counting.windows == 1
