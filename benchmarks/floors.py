@@ -1,11 +1,11 @@
 """`mmedge infer` against its floors on the work of peers: a seeded scene and U-Net, in one run on one machine.
 
-    python -m benchmarks.floors --side 10000 --threads 1 --out docs/results
+    python -m benchmarks.floors FOLDER --side 10000 --threads 1
 
 Floors: *read* every block of the scene once with rasterio; *write* the same three products (tiles, then the compressing
 pass with overviews) with rasterio alone; *compute* the same windows with the bare sessions. The ratio is CPU time (user
-and system, all threads) of the whole run over the sum of the floors: other load on the machine hardly moves it. Wall
-times are given beside it, with the share of the cores that others took.
+and system, all threads) of the whole run over the sum of the floors: other load on the machine hardly moves it. The
+ratio of wall times is given beside it. `benchmarks.measure` runs every row of docs/results/floors.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +55,7 @@ def read_all(scene: Path) -> None:
 
 def write_all(folder: Path, like: tuple[Path, ...]) -> None:
     """Write rasters with the pixels of `like` anew: tiles of 512, overviews, DEFLATE."""
-    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+    with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES, GDAL_NUM_THREADS="ALL_CPUS"):
         for path in like:
             with rasterio.open(path) as src:
                 pixels, profile = src.read(1), src.profile
@@ -71,7 +70,9 @@ def write_all(folder: Path, like: tuple[Path, ...]) -> None:
             with rasterio.open(raw, "r+") as out:
                 out.build_overviews(factors, Resampling.average if measure else Resampling.mode)
             options = {"LEVEL": 1, "PREDICTOR": "STANDARD"} if measure else {"LEVEL": 5}
-            rasterio.shutil.copy(raw, folder / "out.tif", driver="COG", COMPRESS="DEFLATE", **options)
+            rasterio.shutil.copy(
+                raw, folder / "out.tif", driver="COG", COMPRESS="DEFLATE", NUM_THREADS="ALL_CPUS", **options
+            )
 
 
 class Compute:
@@ -100,8 +101,9 @@ END_TO_END = """
 import json, os, re, sys
 from pathlib import Path
 from mmedge.edge.infer import infer
-scene, out, model, precision, threads = sys.argv[1:]
-record = infer(scene, out, model=model, backend="openvino", precision=precision, threads=int(threads))
+scene, out, model, precision, threads, wishes = sys.argv[1:]
+wishes = {"backend": "openvino", "precision": precision, "threads": int(threads), **json.loads(wishes)}
+record = infer(scene, out, model=model, **wishes)
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 2**20
 print(json.dumps({"peak_rss_gib": round(peak, 2), **record.document()}))
 """
@@ -118,114 +120,90 @@ def process(command: list[str], **environment: str) -> tuple[str, dict[str, floa
     return done.stdout, {"cpu_s": round(cpu, 2), "wall_s": round(wall, 2)}
 
 
-def end_to_end(scene: Path, out: Path, model: Path, precision: str, threads: int) -> dict[str, Any]:
-    """A run in a process of its own, start-up included."""
-    command = [sys.executable, "-c", END_TO_END, *map(str, (scene, out, model, precision, threads))]
-    done, used = process(command)
+def end_to_end(
+    scene: Path, out: Path, model: Path | str, precision: str, threads: int, **wishes: Any
+) -> dict[str, Any]:
+    """A run in a process of its own, start-up included. `wishes` are fields of `Request`."""
+    told = scene, out, model, precision, threads, json.dumps(wishes)
+    for old in out.parent.glob(f"{out.stem}*"):
+        old.unlink()
+    done, used = process([sys.executable, "-c", END_TO_END, *map(str, told)])
     document = json.loads(done)
     return {
         **used,
         "peak_rss_gib": document["peak_rss_gib"],
         "seconds": document["seconds"],
         "utilisation": document["utilisation"],
+        "mapped": document["mapped"],
     }
 
 
-def make_bundle(folder: Path, *, window: int | None) -> Path:
-    """The benchmark's network, exported and wrapped."""
-    from benchmarks.unet import export, seeded
+def make_bundle(folder: Path, *, window: int | None, network: Path | None = None) -> Path:
+    """The benchmark's network, trained, exported and wrapped in folder/unet; or `network`, which is there already."""
+    from benchmarks.unet import export, train, trained
     from mmedge.edge.thirdparty.create import create_bundle
 
-    export(folder / "unet.onnx", seeded())
+    folder.mkdir(parents=True, exist_ok=True)
+    if network is None and not (folder / "unet.pt").exists():
+        train(folder / "unet.pt")
+    if network is None and not (folder / "unet.onnx").exists():
+        export(folder / "unet.onnx", trained(folder / "unet.pt"))
     told = {
         "gsd_m": 10,
         "inputs": {"optical": {"bands": list(BANDS), "unit": "reflectance", "mean": 0.24, "std": 0.12}},
         "classes": [f"class {i}" for i in range(CLASSES)],
         "window_px": window,
     }
-    return create_bundle(folder / "unet.onnx", folder / "unet", told).folder
+    return create_bundle(network or folder / "unet.onnx", folder / "unet", told).folder
 
 
-def table(result: dict[str, Any]) -> str:
-    """The rows as Markdown."""
-    facts = result["machine"]
-    lines = [
-        "# The pipeline and its floors",
-        "",
-        f"{result['side_px']} x {result['side_px']} px, 6 bands uint16; U-Net of 0.79 M parameters; "
-        f"{result['threads']} threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, "
-        f"load {result['load_before']} on {facts['threads']} cores: wall times say little, CPU times are what counts.",
-        f"`{result['command']}`",
-        "",
-        "CPU seconds; computed: pixels that the network sees, per pixel of the map.",
-        "",
-        "| | window | computed | read | compute | write | sum of floors | mmedge | ratio | RSS GiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for precision, row in result["rows"].items():
-        floors = [row["floors"][name]["cpu_s"] for name in ("read", "compute", "write")]
-        cells = [precision, f"{row['window_px']} - 2 x {row['halo_px']}", row["computed_over_mapped"], *floors]
-        cells += [round(sum(floors), 2), row["mmedge"]["cpu_s"], row["cpu_ratio"], row["mmedge"]["peak_rss_gib"]]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+def floors(scene: Path, model: Path, precision: str, threads: int) -> dict[str, Any]:
+    """One row: the three floors, and mmedge on the same work."""
+    bundle, out = open_bundle(model), scene.with_name(f"map_{precision}_{threads}.tif")
+    read = cost(lambda: read_all(scene))
+    compute = Compute(bundle, scene, precision=precision, threads=threads)
+    least = cost(compute)
+    windows, tiling = compute.windows, compute.tiling
+    del compute
+    whole = end_to_end(scene, out, model, precision, threads)
+    with rasterio.open(out) as src:
+        side = src.height
+    made = tuple(out.with_name(f"{out.stem}{kind}.tif") for kind in ("", "_confidence", "_sensors"))
+    write = cost(lambda: write_all(scene.parent, made))
+    for old in scene.parent.glob(f"{out.stem}*"):
+        old.unlink()
+    every = (read, least, write)
+    cpu, wall = (sum(floor[key] for floor in every) for key in ("cpu_s", "wall_s"))
+    return {
+        "precision": precision,
+        "threads": threads,
+        "side_px": side,
+        "window_px": tiling.window_px,
+        "halo_px": tiling.halo_px,
+        "computed_over_mapped": round(windows * tiling.window_px**2 / side**2, 3),
+        "floors": {"read": read, "compute": least, "write": write},
+        "mmedge": whole,
+        "cpu_ratio": round(whole["cpu_s"] / cpu, 3),
+        "wall_ratio": round(whole["wall_s"] / wall, 3),
+        "mpx_per_cpu_s": round(side**2 / whole["cpu_s"] / 1e6, 3),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="where scene, network and bundle are made, and kept for another run")
     parser.add_argument("--side", type=int, default=10000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--window", type=int)
-    parser.add_argument("--precisions", default="fp32,bf16")
-    parser.add_argument("--work", type=Path, help="where scene and bundle are made, and kept for another run")
-    parser.add_argument("--out", type=Path, help="a folder for floors.json and floors.md")
+    parser.add_argument("--precision", default="fp32")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = args.work or Path(temporary)
-        folder.mkdir(exist_ok=True)
-        scene, model = folder / f"scene_{args.side}.tif", folder / "unet"
-        if not scene.exists():
-            write_scene(scene, args.side)
-        if not model.exists():
-            make_bundle(folder, window=args.window)
-        bundle = open_bundle(model)
-        load = os.getloadavg()[0]
-        rows: dict[str, Any] = {}
-        read = cost(lambda: read_all(scene))
-        for precision in args.precisions.split(","):
-            out = folder / f"map_{precision}.tif"
-            for old in folder.glob(f"map_{precision}*"):
-                old.unlink()
-            compute = Compute(bundle, scene, precision=precision, threads=args.threads)
-            floor = cost(compute)
-            whole = end_to_end(scene, out, model, precision, args.threads)
-            made = tuple(out.with_name(f"{out.stem}{kind}.tif") for kind in ("", "_confidence", "_sensors"))
-            write = cost(lambda made=made: write_all(folder, made))  # type: ignore[misc]
-            least = read["cpu_s"] + floor["cpu_s"] + write["cpu_s"]
-            rows[precision] = {
-                "floors": {"read": read, "compute": floor, "write": write},
-                "window_px": compute.tiling.window_px,
-                "halo_px": compute.tiling.halo_px,
-                "computed_over_mapped": round(compute.windows * compute.tiling.window_px**2 / args.side**2, 3),
-                "mmedge": whole,
-                "cpu_ratio": round(whole["cpu_s"] / least, 3),
-                "mpx_per_cpu_s": round(args.side**2 / whole["cpu_s"] / 1e6, 3),
-            }
-    result = {
-        "schema": "mmedge.benchmark.floors/1",
-        "command": f"python -m benchmarks.floors --side {args.side} --threads {args.threads} "
-        f"--precisions {args.precisions}",
-        "machine": machine(),
-        "load_before": round(load, 2),
-        "side_px": args.side,
-        "threads": args.threads,
-        "rows": rows,
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "floors.json").write_text(text + "\n")
-        (args.out / "floors.md").write_text(table(result))
+    args.work.mkdir(parents=True, exist_ok=True)
+    scene, model = args.work / f"scene_{args.side}.tif", args.work / "unet"
+    if not scene.exists():
+        write_scene(scene, args.side)
+    if not model.exists():
+        make_bundle(args.work, window=None)
+    row = floors(scene, model, args.precision, args.threads)
+    print(json.dumps({"machine": machine(), **row}, indent=1))
 
 
 if __name__ == "__main__":

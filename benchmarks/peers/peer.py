@@ -42,15 +42,15 @@ def session(folder: Path, threads: int) -> Callable[[Any], Any]:
     return lambda x: run(None, {"x": x})[0].argmax(1).astype(np.uint8)
 
 
-def network(threads: int) -> Any:
-    """The network in torch."""
+def network(folder: Path, threads: int) -> Any:
+    """The same network in torch."""
     import torch
 
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    from benchmarks.unet import seeded
+    from benchmarks.unet import trained
 
     torch.set_num_threads(threads)
-    return seeded()
+    return trained(folder / "unet.pt")
 
 
 class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -130,7 +130,7 @@ def monai(scene: Path, folder: Path, threads: int) -> Map:
     import torch
     from monai.inferers import sliding_window_inference
 
-    net, overlap = network(threads), OVERLAP / TILE
+    net, overlap = network(folder, threads), OVERLAP / TILE
     with torch.inference_mode():
         x = torch.from_numpy(whole(scene))[None]
         logits = sliding_window_inference(x, (TILE, TILE), 4, net, overlap=overlap, mode="gaussian")
@@ -138,7 +138,11 @@ def monai(scene: Path, folder: Path, threads: int) -> Map:
 
 
 def terratorch(scene: Path, folder: Path, threads: int) -> Map:
-    """terratorch's tiled_inference in memory, blended; its module alone is loaded, with the helper that it needs."""
+    """terratorch's tiled_inference in memory, blended; its module alone is loaded, with the helper that it needs.
+
+    `delta` is cut off each side and padded around the image, so it has to be a multiple of the network's stride of 16:
+    with terratorch's 8 the network's pooling lies on another grid than in one pass.
+    """
     import ast
     import importlib.util
     import site
@@ -159,11 +163,11 @@ def terratorch(scene: Path, folder: Path, threads: int) -> Map:
     module = importlib.util.module_from_spec(spec)
     sys.modules["tiled_inference"] = module
     spec.loader.exec_module(module)
-    net = network(threads)
+    net = network(folder, threads)
     with torch.inference_mode():
         x = torch.from_numpy(whole(scene))[None]
         logits = module.tiled_inference(
-            lambda x, **_: net(x), x, CLASSES, crop=TILE, stride=TILE - OVERLAP, delta=8, batch_size=4
+            lambda x, **_: net(x), x, CLASSES, crop=TILE, stride=TILE - OVERLAP, delta=16, batch_size=4
         )
     return logits.argmax(-3).reshape(x.shape[-2:]).numpy().astype(np.uint8)
 
@@ -182,7 +186,7 @@ def torchgeo(scene: Path, folder: Path, threads: int) -> Map:
     dataset = Scene(str(scene.parent))
     sampler = GridGeoSampler(dataset, size=TILE, stride=TILE - OVERLAP)
     loader = DataLoader(dataset, sampler=sampler, batch_size=4, collate_fn=stack_samples)
-    net, half = network(threads), OVERLAP // 2
+    net, half = network(folder, threads), OVERLAP // 2
     with rasterio.open(scene) as src:
         transform, out = src.transform, np.zeros(src.shape, np.uint8)
     height, width = out.shape
@@ -212,7 +216,7 @@ def omnicloudmask(scene: Path, folder: Path, threads: int) -> Map:
         patch_overlap=OVERLAP,
         batch_size=1,
         inference_device="cpu",
-        custom_models=network(threads),
+        custom_models=network(folder, threads),
         pred_classes=CLASSES,
     )
     return labels[0].astype(np.uint8)

@@ -1,22 +1,22 @@
 """mmedge and its peers on one scene, one network, the same tiles and threads, in one run.
 
     bash benchmarks/peers/install.sh ENVIRONMENTS
-    python -m benchmarks.peers.run ENVIRONMENTS --side 2048 --threads 1
+    python -m benchmarks.peers.run ENVIRONMENTS FOLDER --side 2048 --threads 1
 
 CPU time is user and system time of the whole process, imports included. Peers have tiles of 512 with an overlap of 64;
 mmedge has the window and the halo of its bundle, fitted to the scene. The reference is one pass of ONNX Runtime over
 the whole scene; pixels within 64 px of its edge are left out: there every system pads in its own way. Seams: the scene
-is cut 96 px off and mapped again, and the two maps are compared.
+is cut 96 px off and mapped again, and the two maps are compared. Holes: squares of 200 px become nodata, and of the
+pixels within 32 px of one, those that change class are counted; a hole is where mmedge tells the network so, and where
+a peer reads 0. `benchmarks.measure` runs every row of docs/results/peers.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,15 @@ import numpy.typing as npt
 import rasterio
 from rasterio.windows import Window
 
-from benchmarks.floors import end_to_end, make_bundle, process
-from benchmarks.machine import machine
+from benchmarks.floors import end_to_end, process
 from benchmarks.peers.peer import normal, session
 from benchmarks.scene import write_scene
 
 PEERS = ("naive", "dask", "monai", "terratorch", "torchgeo", "omnicloudmask", "geodeep")
-SHIFT, EDGE = 96, 64
+PRECISIONS = ("fp32", "bf16", "int8")
+SHIFT, EDGE, NEAR, HOLE = 96, 64, 32, 200
 Labels = npt.NDArray[np.uint8]
+Make = Callable[[Path], tuple[Labels, dict[str, Any]]]
 
 
 def cut(scene: Path, target: Path, *, bands: int | None = None, offset: int = 0) -> Path:
@@ -87,10 +88,9 @@ def mapped(name: str, scene: Path, folder: Path, python: Path, threads: int) -> 
 
 
 def mmedge(precision: str, scene: Path, folder: Path, threads: int) -> tuple[Labels, dict[str, Any]]:
-    for old in folder.glob("mmedge_map*"):
-        old.unlink()
-    used = end_to_end(scene, folder / "mmedge_map.tif", folder / "unet", precision, threads)
-    with rasterio.open(folder / "mmedge_map.tif") as src:
+    model, out = folder / ("unet-int8" if precision == "int8" else "unet"), folder / "mmedge_map.tif"
+    used = end_to_end(scene, out, model, precision, threads)
+    with rasterio.open(out) as src:
         return src.read(1), used
 
 
@@ -98,135 +98,89 @@ def inner(labels: Labels) -> Labels:
     return labels[EDGE:-EDGE, EDGE:-EDGE]
 
 
-def row(make: Any, scene: Path, shifted: Path, truth: Labels) -> dict[str, Any]:
-    """One system: what it took, and how far its map is from one pass and from its own on a shifted grid."""
+def pierced(scene: Path, target: Path) -> tuple[Path, Labels]:
+    """The scene with square holes of 200 px (nodata 0), and where pixels lie within 32 px of one (1) or in one (2)."""
+    with rasterio.open(scene) as src:
+        data, profile, names = src.read(), {**src.profile, "nodata": 0}, src.descriptions
+    near = np.zeros(data.shape[1:], np.uint8)
+    holes = [(i, j) for i in range(300, len(near) - 300, 700) for j in range(300, len(near) - 300, 700)]
+    for i, j in holes:
+        near[i - NEAR : i + HOLE + NEAR, j - NEAR : j + HOLE + NEAR] = 1
+    for i, j in holes:
+        near[i : i + HOLE, j : j + HOLE] = 2
+        data[:, i : i + HOLE, j : j + HOLE] = 0
+    with rasterio.open(target, "w", **profile) as out:
+        out.write(data)
+        out.descriptions = names
+    return target, near
+
+
+def row(make: Make, scene: Path, folder: Path, *, bands: int = 6) -> dict[str, Any]:
+    """One system: what it took, how far its map is from one pass over the scene, from its own on a shifted grid, and
+    from its own beside holes. `folder` is for the scenes that this needs.
+    """
     try:
         labels, used = make(scene)
-        again, _ = make(shifted)
+        shifted, _ = make(cut(scene, _in(folder, "shifted") / scene.name, offset=SHIFT))
+        holed, near = pierced(scene, _in(folder, "holed") / scene.name)
+        beside, _ = make(holed)
     except RuntimeError as err:
         return {"error": str(err)}
+    truth = reference(scene if bands == 6 else cut(scene, folder / "scene3.tif", bands=3), folder)
     if labels.shape != truth.shape:
         return {"error": f"a map of {labels.shape} for a scene of {truth.shape}"}
-    seams = inner(again) != inner(labels[SHIFT:, SHIFT:])
+    seams = inner(shifted) != inner(labels[SHIFT:, SHIFT:])
     return {
+        "side_px": len(labels),
         "cpu_s": round(used["cpu_s"], 2),
         "wall_s": round(used["wall_s"], 2),
         "peak_rss_gib": round(used["peak_rss_gib"], 2),
         "mpx_per_cpu_s": round(labels.size / used["cpu_s"] / 1e6, 3),
+        "mpx_per_s": round(labels.size / used["wall_s"] / 1e6, 3),
         "differs_percent": round(100 * float((inner(labels) != inner(truth)).mean()), 4),
         "shift_percent": round(100 * float(seams.mean()), 4),
+        "hole_percent": round(100 * float((beside != labels)[near == 1].mean()), 4),
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """The rows as Markdown."""
-    facts = result["machine"]
-    lines = [
-        "# Peers, side by side",
-        "",
-        f"{result['side_px']} x {result['side_px']} px, 6 bands uint16; U-Net of 0.79 M parameters; "
-        f"{result['threads']} threads. Machine: {facts['cpu']} [{facts['flags']}], commit {facts['commit']}, "
-        f"load {result['load']}.",
-        f"`{result['command']}`",
-        "",
-        "CPU s: user and system time of the whole process. Differs: share of pixels that are not those of one pass",
-        "over the whole scene. Shift: share that changes when the scene is cut 96 px off.",
-        "",
-        "| system | CPU s | wall s | RSS GiB | Mpx / CPU s | differs % | shift % |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    keys = ("cpu_s", "wall_s", "peak_rss_gib", "mpx_per_cpu_s", "differs_percent", "shift_percent")
-    for name, found in result["rows"].items():
-        cells = [str(found[key]) for key in keys] if "error" not in found else [found["error"], *["-"] * 5]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "![CPU time of each system](peers.svg)"]) + "\n"
+def _in(folder: Path, name: str) -> Path:
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name
 
 
-def plot(result: dict[str, Any]) -> str:
-    """CPU time of each system as bars, in SVG, with the share of its pixels that differ from one pass."""
-    rows = {name: row for name, row in result["rows"].items() if "error" not in row}
-    longest = max(row["cpu_s"] for row in rows.values())
-    parts = []
-    for i, (name, row) in enumerate(rows.items()):
-        y, width = 24 + 26 * i, 400 * row["cpu_s"] / longest
-        color = "#0072b2" if name.startswith("mmedge") else "#999999"
-        told = f"{row['cpu_s']:.1f} s, {row['differs_percent']:g} % differ"
-        parts += [
-            f'<text x="130" y="{y + 13}" text-anchor="end">{name}</text>',
-            f'<rect x="136" y="{y}" width="{width:.1f}" height="18" fill="{color}"/>',
-            f'<text x="{142 + width:.1f}" y="{y + 13}">{told}</text>',
-        ]
-    height = 34 + 26 * len(rows)
-    title = (
-        f'<text x="136" y="14">CPU time, {result["side_px"]} x {result["side_px"]} px; pixels unlike one pass</text>'
-    )
-    style = "<style>text{font:12px sans-serif;fill:#222}</style><rect width='100%' height='100%' fill='#fff'/>"
-    size = f'viewBox="0 0 720 {height}" width="720" height="{height}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{style}{title}{"".join(parts)}</svg>\n'
+def system_row(name: str, environments: Path, scene: Path, folder: Path, threads: int) -> dict[str, Any]:
+    """The row of a peer, or of a precision of mmedge. `folder` holds the network and the bundles."""
+    if name in PRECISIONS:
+        return row(lambda s: mmedge(name, s, folder, threads), scene, folder)
+    environment = environments / ("dask" if name == "naive" else name)
+    if (environment / "failed").exists():
+        return {"error": (environment / "failed").read_text().strip()[-200:]}
+    python = environment / "bin" / "python"
+    if not python.exists():
+        return {"error": "not installed"}
+    if name != "geodeep":
+        return row(lambda s: mapped(name, s, folder, python, threads), scene, folder)
+    write_rgb_network(folder / "unet3.onnx")
+
+    def three(s: Path) -> tuple[Labels, dict[str, Any]]:
+        cut(s, folder / "scene3.tif", bands=3)
+        return mapped(name, s, folder, python, threads)
+
+    return row(three, scene, folder, bands=3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", type=Path)
-    parser.add_argument("--side", type=int, default=10000)
+    parser.add_argument("work", type=Path, help="what benchmarks.measure has prepared: network, bundles")
+    parser.add_argument("--side", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", default="", help="some of the systems, joined by commas")
-    parser.add_argument("--precisions", default="fp32,bf16")
-    parser.add_argument("--out", type=Path, help="a folder for peers.json, .md and .svg")
+    parser.add_argument("--only", default=",".join((*PRECISIONS, *PEERS)), help="some of the systems")
     args = parser.parse_args()
-    wanted = args.only.split(",") if args.only else [*args.precisions.split(","), *PEERS]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "a").mkdir()
-        (folder / "b").mkdir()
-        make_bundle(folder, window=None)
-        write_rgb_network(folder / "unet3.onnx")
-        scene = write_scene(folder / "a" / "scene.tif", args.side)
-        shifted = cut(scene, folder / "b" / "scene.tif", offset=SHIFT)
-        truth = reference(scene, folder)
-        result: dict[str, Any] = {
-            "schema": "mmedge.benchmark.peers/1",
-            "command": f"python -m benchmarks.peers.run ENVIRONMENTS --side {args.side} --threads {args.threads}",
-            "machine": machine(),
-            "load": round(os.getloadavg()[0], 1),
-            "side_px": args.side,
-            "threads": args.threads,
-            "rows": {},
-        }
-        for name in wanted:
-            if name in ("fp32", "bf16", "int8"):
-                found = row(
-                    lambda s, p=name: mmedge(p, s, folder, args.threads),
-                    scene,
-                    shifted,
-                    truth,  # type: ignore[misc]
-                )
-                result["rows"][f"mmedge {name}"] = found
-            else:
-                environment = args.environments / ("dask" if name == "naive" else name)
-                failed = environment / "failed"
-                if failed.exists():
-                    result["rows"][name] = {"error": failed.read_text().strip()[-200:]}
-                    continue
-                python = environment / "bin" / "python"
-                if name == "geodeep":
-                    truth = reference(cut(scene, folder / "scene3.tif", bands=3), folder)
-
-                def make(s: Path, name: str = name, python: Path = python) -> tuple[Labels, dict[str, Any]]:
-                    if name == "geodeep":
-                        cut(s, folder / "scene3.tif", bands=3)
-                    return mapped(name, s, folder, python, args.threads)
-
-                result["rows"][name] = row(make, scene, shifted, truth)
-            print(name, json.dumps(result["rows"][list(result["rows"])[-1]]), file=sys.stderr, flush=True)
-        shutil.rmtree(folder / "a")
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "peers.json").write_text(text + "\n")
-        (args.out / "peers.md").write_text(table(result))
-        (args.out / "peers.svg").write_text(plot(result))
+    with tempfile.TemporaryDirectory(dir=args.work) as temporary:
+        scene = write_scene(Path(temporary) / "scene.tif", args.side)
+        for name in args.only.split(","):
+            print(name, json.dumps(system_row(name, args.environments, scene, args.work, args.threads)), flush=True)
 
 
 if __name__ == "__main__":
