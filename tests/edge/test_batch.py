@@ -411,6 +411,21 @@ def test_an_input_that_vanishes_is_a_reason(long: Path, small: Path, tmp_path: P
     assert [name for name in outputs(out) if not name.startswith("a_")] == []
 
 
+def test_an_input_that_changes_while_it_is_read_is_a_reason(long: Path, small: Path, tmp_path: Path) -> None:
+    """Half of the map is of the old file: it is not published. The next batch maps the new one."""
+    out = tmp_path / "maps"
+    process = spawn(str(long), "-o", str(out), "-m", str(small), "--threads", "1", "--strips-from", "1000", "--json")
+    until(lambda: out.exists() and list(out.glob("b_map.tif.raw.part")))
+    cut(long / "a.tif", long / "new.tif", Window(0, 0, 80, 96), times=8)
+    (long / "new.tif").replace(long / "b.tif")  # the worker's open file is still the old one
+    said, err = process.communicate(timeout=60)
+    found = {line["id"]: line for line in map(json.loads, said.splitlines()) if "id" in line}
+    assert process.returncode == 1, err
+    assert "changed while it was read" in found["b"]["reason"]
+    assert not [name for name in outputs(out) if name.startswith("b_")]
+    assert statuses(long, out, small) == {"a": "skipped", "b": "done: other inputs", "c": "skipped"}
+
+
 def mounted(folder: Path, options: str) -> bool:
     folder.mkdir(exist_ok=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
