@@ -8,14 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeGuard
 
 from mmedge.errors import UsageError
 from mmedge.geo_io.bands import SENSOR_ALIASES, sensor_name
 from mmedge.geo_io.catalog import find_items
 from mmedge.geo_io.delivered import PRODUCTS
+from mmedge.geo_io.ept import NAME as EPT
 from mmedge.geo_io.location import Location, RemoteFile, locate
 from mmedge.geo_io.manifest import item_name, read_manifest
 from mmedge.geo_io.outputs import plan_outputs
+from mmedge.geo_io.point_cloud import cloud_name
 from mmedge.geo_io.scene import SceneOptions
 
 RASTERS = (".tif", ".tiff", ".jp2")
@@ -45,7 +48,7 @@ class Work:
         named: list[Location] = [file for files in self.sources.values() for file in files]
         if self.scene is not None:
             named.append(self.scene)
-        if isinstance(self.scene, Path) and self.scene.suffix.lower() in STAC:
+        if _is_stac(self.scene):
             item = read_manifest(self.scene, allow_remote=options.allow_remote, item=self.item)
             named += [asset.path for asset in item.assets]
         named += [mask for masks in options.masks.values() for mask in masks]
@@ -100,9 +103,14 @@ def without_maps(works: Iterable[Work], out: Path) -> tuple[Work, ...]:
     return tuple(work for work in works if not isinstance(work.scene, Path) or work.scene.absolute() not in maps)
 
 
+def _is_stac(place: Location | None) -> TypeGuard[Path]:
+    return isinstance(place, Path) and place.suffix.lower() in STAC and place.name != EPT
+
+
 def _whole(path: Path) -> list[Path]:
     """The files of a product that `path` is or belongs to; else itself."""
-    folder = path if path.is_dir() else path.parent if any(read(path) for read in PRODUCTS) else None
+    inside = path.name == EPT or any(read(path) for read in PRODUCTS)
+    folder = path if path.is_dir() else path.parent if inside else None
     return sorted(file for file in folder.rglob("*") if file.is_file()) if folder else [path]
 
 
@@ -148,11 +156,11 @@ def _lines(path: Path) -> list[str]:
 
 def _single(paths: Iterable[Location]) -> Iterator[Work]:
     for path in dict.fromkeys(paths):
-        if isinstance(path, Path) and path.suffix.lower() in STAC:
+        if _is_stac(path):
             for name, file in find_items(path):
                 yield Work(id=item_name(name), scene=file, item=name)
         else:
-            yield Work(id=path.stem, scene=path)
+            yield Work(id=cloud_name(path) if isinstance(path, Path) else path.stem, scene=path)
 
 
 def _paired(paths: Iterable[Location], rules: Sequence[Rule]) -> tuple[list[Work], list[Path]]:

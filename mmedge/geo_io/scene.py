@@ -383,13 +383,17 @@ def _gsd_warning(modality: Modality, grid: Grid) -> list[str]:
 def _acquired(sensor: str, bands: Sequence[RasterBand], files: Mapping[str, RasterFile]) -> Acquisition | None:
     """When a sensor's files were acquired: one span for all of them."""
     mine = [files[path] for path in dict.fromkeys(str(band.path) for band in bands)]
-    stacked = f"ACQUIRED_{sensor.upper()}"  # written by `mmedge stack`
     return join_acquisitions(
-        parse_acquisition(file.tags[stacked])
-        if stacked in file.tags
-        else file.acquired or find_acquisition(file.path.name, file.tags)
-        for file in mine
+        _stacked(sensor, file) or file.acquired or find_acquisition(file.path.name, file.tags) for file in mine
     )
+
+
+def _stacked(sensor: str, file: RasterFile) -> Acquisition | None:
+    """The date that `mmedge stack` has written for a sensor; None also where others wrote something else there."""
+    try:
+        return parse_acquisition(file.tags.get(f"ACQUIRED_{sensor.upper()}", ""))
+    except UsageError:
+        return None
 
 
 def choose_sensors(

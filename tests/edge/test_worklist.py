@@ -137,6 +137,16 @@ def test_sidecars_belong_to_a_scene(tmp_path: Path) -> None:
     assert [p.name for p in files] == ["a.tif", "a.tif.aux.xml", "a.tif.msk"]
 
 
+def test_a_cloud_in_a_folder_of_nodes_is_all_of_its_files(tmp_path: Path) -> None:
+    touch(tmp_path, "plot/ept.json", "plot/ept-hierarchy/0-0-0-0.json", "plot/ept-data/0-0-0-0.laz", "s1/plot.tif")
+    (alone,) = find_work([str(tmp_path / "plot/ept.json")]).works
+    assert alone.id == "plot"
+    paired = find_work([str(tmp_path)], patterns=["elevation={id}/ept.json", "sar=s1/{id}.tif"], sensors=SENSORS).works
+    assert [(w.id, sorted(w.sources)) for w in paired] == [("plot", ["elevation", "sar"])]
+    for work in (alone, *paired):
+        assert {p.name for p in work.files(SceneOptions())} >= {"ept.json", "0-0-0-0.json", "0-0-0-0.laz"}
+
+
 @given(st.text(min_size=1), st.integers(1, 9))
 def test_a_scene_is_in_exactly_one_shard(scene: str, count: int) -> None:
     assert sum(scene in Shard(index, count) for index in range(1, count + 1)) == 1

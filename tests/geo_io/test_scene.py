@@ -285,6 +285,14 @@ def test_a_date_is_no_reason_to_refuse_pixels(
         assert (acquired and str(acquired)) == told
 
 
+def test_a_tag_that_is_no_date_is_not_taken_for_one(chile: Path, tmp_path: Path) -> None:
+    shutil.copy(chile / "elevation.tif", tmp_path / "dem.tif")
+    with rasterio.open(tmp_path / "dem.tif", "r+") as out:
+        out.update_tags(ACQUIRED_ELEVATION="some day")
+    with open_scene(None, [ELEVATION], SceneOptions(sources={"elevation": [tmp_path / "dem.tif"]})) as scene:
+        assert scene.sources["elevation"].info.acquired is None
+
+
 @pytest.mark.parametrize("href", ["../secret.tif", "/etc/s1.tif", "http://example.com/s1.tif", "file:///etc/s1.tif"])
 def test_a_stac_item_points_to_its_own_folder_only(tmp_path: Path, href: str) -> None:
     with pytest.raises(SceneError, match="points outside its own folder"):
