@@ -9,7 +9,8 @@ Layout::
     graphs/weights.safetensors          float weights, stored once: the graphs' ONNX external data
 
 Inputs of a graph, for each modality `m` of its availability, in the model's order: `m` (B, C, H, W) float32 in model
-units and `m_valid` (B, 1, H, W) bool, True = usable. Output: `logits` (B, classes, H, W) float32.
+units and `m_valid` (B, 1, H, W) bool, True = usable. Output: `logits` (B, classes, H, W) float32; where the property
+`mmedge:recovered` is set, also `recovered` (B, modalities, H, W) uint8, 1 = recovered and believed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from mmedge.modality import Availability, Modality
 SCHEMA = "mmedge.bundle/1"
 DEFAULT = "mamol-terra"
 Precision = Literal["fp32", "bf16", "int8"]
+TRACE_BITS = 8  # of the product `sensors`
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,16 @@ class Bundle:
     def order(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of availability bits."""
         return tuple(m.name for m in self.modalities)
+
+    @property
+    def recovers(self) -> bool:
+        """Whether graphs say which sensors they recovered and believed, as a second output (DyMo)."""
+        return bool(self.item["properties"].get("mmedge:recovered", False)) and 2 * len(self.order) <= TRACE_BITS
+
+    @property
+    def traces(self) -> tuple[str, ...]:
+        """What a pixel of a map can be made from: the names of the bits of the product `sensors`."""
+        return (*self.order, *(f"{name}-recovered" for name in self.order)) if self.recovers else self.order
 
     def modality(self, name: str) -> Modality:
         return self.modalities[self.order.index(name)]

@@ -100,6 +100,6 @@ def _map(
         grid=scene.grid,
         legend=bundle.classes,
         nodata=bundle.nodata,
-        order=bundle.order,
+        order=bundle.traces,
         warnings=(*scene.warnings, *warnings_of(strange_shares(scene, bundle), bundle.name)),
     )

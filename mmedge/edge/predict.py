@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.edge.runtime.session import Engines
+from mmedge.edge.runtime.session import Engines, Feeds, Session, TracingSession
 from mmedge.edge.stream import in_order
 from mmedge.edge.windows import batches
+from mmedge.errors import MachineError
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.raster import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
@@ -32,9 +33,9 @@ SLAB_VALUES = 1 << 17
 class MapTile:
     """A finished piece of the map, (rows, cols) each, `probs` (classes, rows, cols).
 
-    `sensors`: bit i where modality i was valid and used, 0 where no sensor saw the pixel; there `classes` is nodata and
-    `confidence` 255. `confidence` is in percent. `lost` counts pixels that a sensor did not give, by what took them
-    (see `Tile.lost`). `seconds` are (reading, computing).
+    `sensors`: bit i where the bundle's `traces[i]` was valid (or recovered) and used, 0 where no sensor saw the pixel;
+    there `classes` is nodata and `confidence` 255. `confidence` is in percent. `lost` counts pixels that a sensor did
+    not give, by what took them (see `Tile.lost`). `seconds` are (reading, computing).
     """
 
     window: Window
@@ -105,6 +106,7 @@ def _classify(
     start = time.perf_counter()
     bundle, step, halo = engines.bundle, engines.bundle.tiling.stride_px, engines.bundle.tiling.halo_px
     canvas = _Canvas(where.rows, where.cols, step, len(bundle.classes), bundle.nodata, probs=probs)
+    recovered = np.zeros((where.rows, step, where.cols, step), np.uint8) if bundle.recovers else None
     rows, cols = where.core.within(where.read.grow(-halo))
     sensors = _sensors(tile, bundle.order, where.core)
     if wanted is not None:
@@ -114,9 +116,16 @@ def _classify(
     cells[rows, cols] = seen
     some = np.asarray(cells.reshape(where.rows, step, where.cols, step).any(axis=(1, 3)))
     for batch in batches(tile, where, bundle, size=engines.batch, pixel_m=pixel_m, wanted=some):
-        logits = engines.session(batch.key).run(batch.feeds)
-        logits = logits[: len(batch.cells), :, halo : halo + step, halo : halo + step]
+        session, core = engines.session(batch.key), np.s_[: len(batch.cells), :, halo : halo + step, halo : halo + step]
+        if recovered is None:
+            logits = session.run(batch.feeds)[core]
+        else:
+            logits, bits = _traced(session, batch.feeds, core, engines.runtime.name)
+            recovered[batch.cells[:, 0], :, batch.cells[:, 1], :] = bits
         canvas.put(batch.cells, logits, bundle.temperature(batch.key.availability))
+    if recovered is not None:
+        there = recovered.reshape(where.rows * step, where.cols * step)[rows, cols]
+        sensors |= np.where(seen, there << np.uint8(len(bundle.order)), np.uint8(0))
     values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
     canvas_probs = None if canvas.probs is None else np.where(seen, canvas.probs[:, rows, cols], np.uint8(255))
     return MapTile(
@@ -128,6 +137,18 @@ def _classify(
         lost=_lost(tile, where.core, wanted),
         seconds=(reading, time.perf_counter() - start),
     )
+
+
+def _traced(session: Session, feeds: Feeds, core: tuple[slice, ...], backend: str) -> tuple[Data, U8]:
+    """Logits of the windows' cores, and bit i where modality i was recovered and believed: (n, step, step)."""
+    if not isinstance(session, TracingSession):
+        raise MachineError(
+            f"`{backend}` does not say which sensors this model recovered", hint="--backend openvino says it"
+        )
+    logits, recovered = session.run_traced(feeds)
+    weights = (1 << np.arange(recovered.shape[1])).astype(np.uint8)[:, None, None]
+    bits: U8 = (recovered[core].astype(np.uint8) * weights).sum(1, dtype=np.uint8)
+    return logits[core], bits
 
 
 def _sensors(tile: Tile, order: tuple[str, ...], core: Window) -> U8:

@@ -35,7 +35,7 @@ class RunRecord:
 
     def shares(self) -> dict[str, float]:
         """Share of the grid's pixels made from each combination of sensors, and `none`."""
-        order, pixels = self.bundle.order, self.counts.pixels
+        order, pixels = self.bundle.traces, self.counts.pixels
         found = {str(Availability(bits, order)): n / pixels for bits, n in sorted(self.counts.sensors.items())}
         return {**found, "none": self.counts.nodata / pixels}
 
@@ -45,11 +45,11 @@ class RunRecord:
         return {names[value]: n / self.counts.mapped for value, n in sorted(self.counts.classes.items())}
 
     def used(self) -> tuple[str, ...]:
-        """Sensors that at least one pixel was made from."""
+        """Sensors, observed or recovered, that at least one pixel was made from."""
         bits = 0
         for combination in self.counts.sensors:
             bits |= combination
-        return Availability(bits, self.bundle.order).names
+        return Availability(bits, self.bundle.traces).names
 
     def unused(self) -> tuple[str, ...]:
         """Sensors that the scene has but that are valid nowhere."""

@@ -111,6 +111,34 @@ def test_the_model_maps(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "pixels" in capsys.readouterr().out
 
 
+def test_a_map_says_which_recovered_sensors_it_believed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    text = (folder / "run.yaml").read_text().replace('method: "dropout"', 'method: "dymo"').replace("my-model", "dymo")
+    (tmp_path / "run.yaml").write_text(text)
+    assert run(["train", str(tmp_path / "run.yaml"), "-q"]) == 0
+    assert open_bundle("dymo").traces == ("optical", "sar", "optical-recovered", "sar-recovered")
+    found = {}
+    for backend in ("openvino", "onnxruntime", "eager"):
+        target = tmp_path / f"{backend}.tif"
+        arguments = ["infer", *SOURCES, "--available", "sar", "-m", "dymo", "-o", str(target), "--backend", backend]
+        assert run([*arguments, "--json"]) == 0
+        shares = json.loads(capsys.readouterr().out)["availability"]
+        with rasterio.open(tmp_path / f"{backend}_sensors.tif") as src:
+            assert src.tags()["SENSOR_BIT_2"] == "optical-recovered"
+            found[backend] = src.read(1)
+        seen = {"none": 0, "sar": 2, "sar+optical-recovered": 6}
+        assert shares == {k: pytest.approx((found[backend] == seen[k]).mean(), abs=1e-6) for k in shares}
+        item = json.loads(target.with_suffix(".json").read_text())
+        assert set(item["properties"]["mmedge:sensors_share"]) == set(shares) - {"none"}
+    assert (found["openvino"] == found["onnxruntime"]).mean() > 0.99
+    assert (found["openvino"] == found["eager"]).mean() > 0.99
+    assert run(["infer", *SOURCES, "-m", "dymo", "-o", str(tmp_path / "all.tif"), "-q"]) == 0
+    with rasterio.open(tmp_path / "all_sensors.tif") as src:
+        assert set(np.unique(src.read(1))) == {3}
+
+
 def test_an_existing_bundle_is_refused_and_a_changed_run_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

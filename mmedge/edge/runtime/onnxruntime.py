@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import onnxruntime as ort
 
 from mmedge.bundle import Bundle
@@ -28,7 +31,7 @@ class OnnxRuntime:
 
 
 class OnnxSession:
-    """A loaded graph; its `run` may be called from many threads. Fulfils `Session`."""
+    """A loaded graph; its `run` may be called from many threads. Fulfils `TracingSession`."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
@@ -36,3 +39,7 @@ class OnnxSession:
     def run(self, feeds: Feeds) -> Data:
         logits: Data = self._session.run(["logits"], dict(feeds))[0]
         return logits
+
+    def run_traced(self, feeds: Feeds) -> tuple[Data, npt.NDArray[Any]]:
+        logits, recovered = self._session.run(["logits", "recovered"], dict(feeds))
+        return logits, recovered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy.typing as npt
 import openvino as ov
 
 from mmedge.bundle import Bundle
@@ -45,24 +46,31 @@ class OpenVinoRuntime:
 
 
 class OpenVinoSession:
-    """A compiled graph. Each thread has its own inference request. Fulfils `Session`."""
+    """A compiled graph. Each thread has its own inference request. Fulfils `TracingSession`."""
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._compiled = compiled
         self._local = threading.local()
 
     def run(self, feeds: Feeds) -> Data:
-        if _ready.is_set():
-            return self._run(feeds)
-        with _first:
-            logits = self._run(feeds)
-            _ready.set()
-            return logits
+        logits: Data = self._infer(feeds).get_output_tensor(0).data
+        return logits
 
-    def _run(self, feeds: Feeds) -> Data:
+    def run_traced(self, feeds: Feeds) -> tuple[Data, npt.NDArray[Any]]:
+        request = self._infer(feeds)
+        return request.get_output_tensor(0).data, request.get_output_tensor(1).data
+
+    def _infer(self, feeds: Feeds) -> ov.InferRequest:
+        if _ready.is_set():
+            return self._request(feeds)
+        with _first:
+            request = self._request(feeds)
+            _ready.set()
+            return request
+
+    def _request(self, feeds: Feeds) -> ov.InferRequest:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
         request.infer(dict(feeds), share_inputs=True, share_outputs=True)
-        logits: Data = request.get_output_tensor(0).data
-        return logits
+        return request

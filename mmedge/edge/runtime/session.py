@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -42,6 +42,15 @@ class Session(Protocol):
 
     def run(self, feeds: Feeds) -> Data:
         """Logits (batch, classes, height, width) float32."""
+        ...
+
+
+@runtime_checkable
+class TracingSession(Session, Protocol):
+    """A session that also gives what a graph says beside its logits."""
+
+    def run_traced(self, feeds: Feeds) -> tuple[Data, npt.NDArray[Any]]:
+        """Logits, and which sensors were recovered and believed: (batch, modalities, height, width)."""
         ...
 
 

@@ -248,7 +248,8 @@ def _filled(
     item = _item(network, task, config)
     fields = {".safetensors": {"bands": bands_of(scenes.modalities)}}  # STAC: an item has bands where an asset has some
     write_model_json(folder, item, ROLES, fields)
-    engines = _engines(open_bundle(folder))
+    bundle = open_bundle(folder)
+    engines = _engines(bundle)
     _check_parity(network, task, engines)
     accuracy: dict[str, Any] = {"validation": _rounded(best)}
     tested = _tested(engines, scenes, config)
@@ -257,6 +258,8 @@ def _filled(
     else:
         accuracy["test"] = tested["availability"]
         accuracy |= {f"test_{key}": tested[key] for key in ("mean", "worst")}
+    if "recovered" in network.outputs and not bundle.recovers:
+        warn(f"maps of {len(bundle.order)} sensors have no room to say which of them were recovered: four at most")
     item["properties"]["mmedge:accuracy"] = accuracy
     write_model_json(folder, item, ROLES, fields)
     return accuracy
@@ -296,6 +299,7 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
             "mmedge:training": {"scenes": training, "seed": config.seed, "fit": config.fit.model_dump(mode="json")},
             "mmedge:domain": task.domain(),
             "mmedge:cost": cost_of(network, tiling),
+            **({"mmedge:recovered": True} if "recovered" in network.outputs else {}),
         },
     )
 
