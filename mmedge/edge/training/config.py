@@ -88,13 +88,13 @@ class NetworkConfig(Section):
 
 
 class MissingConfig(Section):
-    sampler: Literal["uniform", "fixed", "guided"] = Field(
+    sampler: Literal["uniform", "fixed", "guided", "realistic"] = Field(
         default="uniform",
         description="uniform over all sets of sensors; fixed: a square of the scene always loses the same (MaMOL);"
-        " guided: as the method wishes (MARS), else uniform",
+        " guided: as the method wishes (MARS), else uniform; realistic: failures as simulate-failure makes them",
     )
-    eta: Share = Field(default=0.7, description="of `fixed`: the share of the squares that lose something")
-    holes: Share = Field(default=0.5, description="share of the windows with holes: clouds, gaps, dead lines")
+    eta: Share = Field(default=0.7, description="of `fixed` and `realistic`: the share that loses something")
+    holes: Share = Field(default=0.5, description="share of the windows with holes (not where realistic)")
 
 
 class AugmentConfig(Section):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmedge.edge.blocks import TRAIN
 from mmedge.edge.training.batches import turn
 from mmedge.edge.training.config import AugmentConfig, RunConfig
-from mmedge.edge.training.missingness import Rng, fixed_kept, kept_of, packed_holes
+from mmedge.edge.training.missingness import Rng, fixed_kept, kept_of, packed_holes, realistic
 from mmedge.edge.training.samples import Arrays, Masks
 from mmedge.edge.training.scenes import SceneSet
 from mmedge.errors import UsageError
@@ -66,6 +66,7 @@ class Draws:
         which, row, col = self.place(rng)
         data, valid = self.scenes.windows(which, np.array([[row, col]]), self.size)
         labels = labels_at(self.scenes.scenes[which].labels, row, col, self.size)[None]
+        kept = None
         if not plain:
             augment = self.config.augment
             turns = int(rng.integers(4)) if augment.turns else 0
@@ -75,10 +76,14 @@ class Draws:
             }
             valid = {m: turn(v, turns, flip) for m, v in valid.items()}
             labels = turn(labels, turns, flip)
-            if rng.random() < self.config.missing.holes:
+            if self.config.missing.sampler == "realistic":
+                units = {m.name: m.unit for m in self.scenes.modalities}
+                valid, kept = realistic(rng, valid, units, self.config.missing.eta)
+            elif rng.random() < self.config.missing.holes:
                 valid = self._with_holes(rng, valid)
-        present = np.array([valid[m].any() for m in self.scenes.sensors])
-        kept = present if plain or not present.any() else self._kept(rng, present, (which, row, col), wish)
+        if kept is None:
+            present = np.array([valid[m].any() for m in self.scenes.sensors])
+            kept = present if plain or not present.any() else self._kept(rng, present, (which, row, col), wish)
         return Examples(self.scenes.inputs(which, data, valid), valid, labels, kept[None])
 
     def _kept(

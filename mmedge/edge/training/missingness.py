@@ -11,9 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.geo_io.clouds import cloud_shapes
+from mmedge.geo_io.injection import Cause, Levels
+from mmedge.geo_io.simulate import draw
+from mmedge.grid import Window
 
 Bool = npt.NDArray[np.bool_]
 Rng = np.random.Generator
+# How sensors fail in part, by the unit of what they give; clouds most of all.
+FAILURES: Mapping[str, tuple[Cause, ...]] = {
+    "reflectance": ("cloud", "cloud", "cloud", "missing_swath", "slc_off", "dead_line"),
+    "dB": ("missing_swath", "border_noise"),
+    "m": ("lidar_void", "missing_swath"),
+    "raw": ("missing_swath", "dead_line"),
+}
+LOST_WHOLE = 1 / 3
 
 
 def patterns(sensors: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -55,6 +66,32 @@ def fixed_kept(seed: int, square: Sequence[int], eta: float, present: Bool) -> B
     code = int(rng.integers(1, max(2, (1 << len(present)) - 1)))
     kept: Bool = present & np.array([bool(code >> i & 1) for i in range(len(present))])
     return kept if kept.any() else present
+
+
+def realistic(
+    rng: Rng, valid: Mapping[str, Bool], units: Mapping[str, str], eta: float
+) -> tuple[dict[str, Bool], Bool]:
+    """Failures as `mmedge simulate-failure` makes them: what stays valid, and which sensors (M,) are not lost whole.
+
+    valid[m] (1, 1, H, W). In a share `eta` of the windows one sensor or more fails, a third of them as a whole and the
+    others at 5 to 100 % of their pixels. Something always stays.
+    """
+    found, kept = dict(valid), np.array([v.any() for v in valid.values()])
+    there = np.flatnonzero(kept)
+    if not len(there) or rng.random() >= eta:
+        return found, kept
+    fails = rng.random(len(there)) < 0.5
+    fails[rng.integers(len(there))] = True
+    for name in [list(valid)[i] for i in there[fails]]:
+        if rng.random() < LOST_WHOLE:
+            kept[list(valid).index(name)] = False
+            continue
+        causes, shape = FAILURES[units[name]], valid[name].shape[-2:]
+        none = Levels(low=np.zeros(1), high=np.ones(1), clip=np.ones(1))  # the place alone is wanted
+        failure = draw(causes[rng.integers(len(causes))], shape, none, rng, fraction=float(rng.uniform(0.05, 1)))
+        found[name] = valid[name] & ~failure.mask(Window(0, 0, *shape))
+    kept &= np.array([v.any() for v in found.values()])
+    return (found, kept) if kept.any() else (dict(valid), np.array([v.any() for v in valid.values()]))
 
 
 def read_cloud_masks(path: Path) -> Bool:

@@ -12,7 +12,7 @@ from labelled_scenes import SIZE, config, scenes
 
 from mmedge.edge.blocks import TRAIN
 from mmedge.edge.training.draws import Draws
-from mmedge.edge.training.missingness import kept_of
+from mmedge.edge.training.missingness import kept_of, realistic
 
 
 @pytest.mark.parametrize("points", [False, True])
@@ -40,7 +40,7 @@ def test_a_draw_depends_on_the_generator_alone() -> None:
     np.testing.assert_array_equal(one.kept, two.kept)
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "fixed", "guided"])
+@pytest.mark.parametrize("sampler", ["uniform", "fixed", "guided", "realistic"])
 def test_what_is_kept_is_there_and_never_nothing(sampler: str) -> None:
     draws = Draws(scenes(), config(missing={"sampler": sampler}))
     wish = {("sar",): 1.0, ("optical", "sar"): 2.0}
@@ -82,6 +82,35 @@ def test_a_guided_draw_follows_the_wish() -> None:
     kept = np.concatenate([draws.examples(np.random.default_rng(s), 100, wish).kept for s in range(2)])
     assert set(map(tuple, kept.tolist())) == {(True, False, False), (False, True, False)}
     assert kept[:, 0].mean() == pytest.approx(0.75, abs=0.1)
+
+
+def test_realistic_failures_hit_a_share_of_the_windows_in_part_and_whole() -> None:
+    units = {"optical": "reflectance", "sar": "dB", "elevation": "m", "hsi": "raw"}
+    valid = {m: np.ones((1, 1, 64, 64), np.bool_) for m in units}
+    valid["hsi"][..., :8] = False
+    rng = np.random.default_rng(0)
+    drawn = [realistic(rng, valid, units, 0.8) for _ in range(400)]
+    failed = np.array(
+        [[not k or (v[m] != valid[m]).any() for m, k in zip(units, kept, strict=True)] for v, kept in drawn]
+    )
+    assert failed.any(1).mean() == pytest.approx(0.8, abs=0.06)
+    assert (failed.sum(1) > 1).mean() > 0.3
+    whole = np.array([[not k for k in kept] for _, kept in drawn])
+    assert whole.sum() / failed.sum() == pytest.approx(1 / 3, abs=0.08)
+    assert all(kept.any() and not (v[m] & ~valid[m]).any() for v, kept in drawn for m in units)
+    shares = [v["optical"].mean() for v, _ in drawn if not v["optical"].all()]
+    assert min(shares) < 0.3 < 0.8 < max(shares)
+    found, kept = realistic(rng, {"optical": np.zeros((1, 1, 8, 8), np.bool_)}, units, 1.0)
+    assert not kept.any()
+    assert not found["optical"].any()
+
+
+def test_something_always_stays() -> None:
+    rng, valid = np.random.default_rng(1), {"sar": np.ones((1, 1, 16, 16), np.bool_)}
+    for _ in range(100):
+        found, kept = realistic(rng, valid, {"sar": "dB"}, 1.0)
+        assert kept.all()
+        assert found["sar"].any()
 
 
 def test_rare_classes_are_drawn_as_often_as_wanted() -> None:
