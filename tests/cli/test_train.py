@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from mmedge.cli.app import run
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ["--source", "optical=optical.tif", "--source", "sar=sar.tif"]
+# Files of the docs' example -> ours.
+FILES = {"s2.tif": "optical.tif", "s1.tif": "sar.tif", "classes.tif": "landcover.tif", "RUN.yaml": "run.yaml"}
 # What makes it quick: a network of 2,600 parameters, six steps, small windows.
 TINY = {
     r'method: "\w+"': 'method: "dropout"',
@@ -50,9 +53,20 @@ def crop(source: Path, target: Path, window: Window) -> None:
             out.update_tags(**src.tags())
 
 
+def commands() -> list[list[str]]:
+    """The four commands of docs/training.md, on our files: arguments of `mmedge`."""
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    mmedge (.+)$", text, re.MULTILINE)[:4]
+    found = [shlex.split(re.sub("|".join(FILES), lambda m: FILES[m[0]], line)) for line in lines]
+    assert [arguments[0] for arguments in found] == ["train", "train", "evaluate", "infer"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the first two commands of the docs have run."""
+    """A folder in which the four commands of the docs have run; in between somebody edits the run file."""
+    template, train, evaluate, infer = commands()
+    assert template[-2:] == [">", "run.yaml"]
     where = tmp_path_factory.mktemp("train")
     for name in ("optical", "sar", "landcover"):
         crop(ROOT / f"examples/chile/{name}.tif", where / f"{name}.tif", Window(40, 60, 96, 80))
@@ -60,14 +74,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(where)
         with (where / "printed.yaml").open("w") as file, patch.context() as inner:
             inner.setattr("sys.stdout", file)
-            assert run(["train", "--print-config", *SOURCES, "--labels", "landcover.tif"]) == 0
+            assert run(template[:-2]) == 0
         text = (where / "printed.yaml").read_text()
         for old, new in TINY.items():
             text, times = re.subn(old, new, text)
             assert times == 1, old
         (where / "run.yaml").write_text(text)
-        assert run(["train", "run.yaml", "-q"]) == 0
+        for arguments in (train, evaluate, infer):
+            assert run([*arguments, "-q"]) == 0
     return where
+
+
+def test_the_four_commands_leave_a_map(folder: Path) -> None:
+    with rasterio.open(folder / "map.tif") as src, rasterio.open(folder / "optical.tif") as scene:
+        assert (src.crs, src.transform, src.shape) == (scene.crs, scene.transform, scene.shape)
+        assert (src.read(1) != src.nodata).all()
+    assert (folder / "my-model_evaluation.png").stat().st_size > 1000
 
 
 def test_the_bundle_is_complete_and_valid(folder: Path) -> None:
@@ -87,7 +109,8 @@ def test_evaluate_gives_the_scores_that_the_bundle_says(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    assert run(["evaluate", "my-model", *SOURCES, "--labels", "landcover.tif", "--eta", "0.5", "--json"]) == 0
+    arguments = ["evaluate", "my-model", *SOURCES, "--labels", "landcover.tif", "--eta", "0.5", "--json"]
+    assert run([*arguments, "--overwrite"]) == 0
     document = json.loads(capsys.readouterr().out)
     said = open_bundle("my-model").item["properties"]["mmedge:accuracy"]
     assert document["availability"] == said["test"]
@@ -118,6 +141,7 @@ def test_a_map_says_which_recovered_sensors_it_believed(
     text = (folder / "run.yaml").read_text().replace('method: "dropout"', 'method: "dymo"').replace("my-model", "dymo")
     (tmp_path / "run.yaml").write_text(text)
     assert run(["train", str(tmp_path / "run.yaml"), "-q"]) == 0
+    capsys.readouterr()
     assert open_bundle("dymo").traces == ("optical", "sar", "optical-recovered", "sar-recovered")
     found = {}
     for backend in ("openvino", "onnxruntime", "eager"):
