@@ -55,7 +55,7 @@ def test_every_key_is_printed_and_nearly_every_one_explained() -> None:
         ({"fit": {"lerning_rate": 1}}, "unknown key `fit.lerning_rate`", "did you mean `learning_rate`"),
         ({"missing": {"zzz": 1}}, "unknown key `missing.zzz`", "known here: sampler, eta, holes"),
         ({"fit": {"steps": 0}}, "`fit.steps`: Input should be greater than or equal to 1", "--print-config"),
-        ({"missing": {"sampler": "random"}}, "'uniform', 'fixed' or 'guided'", "--print-config"),
+        ({"missing": {"sampler": "random"}}, "'uniform', 'fixed', 'guided' or 'realistic'", "--print-config"),
         ({"scenes": [{"labels": "a"}]}, "give either `scene` or `sources`", "--print-config"),
         ({"name": "../evil"}, "`name`", "--print-config"),
     ],
