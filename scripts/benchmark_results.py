@@ -17,13 +17,14 @@ from benchmark_tables import TABLES, Row, Table, means, scores
 from results import OPEN, cell, table
 
 ROWS, PAGE = Path("docs/results/benchmark_rows.json"), Path("docs/results/benchmarks.md")
+SHIPPED = "MaMOL, two stages"
 # A line of a table: its name, the method whose row it is taken from, and the part of the row's scores.
 LINES = (
     ("gradient-boosted trees", "trees", "test"),
     ("zero fill", "zero-fill", "test"),
     ("mean fill", "mean-fill", "test"),
     ("modality dropout", "dropout", "test"),
-    ("MaMOL, two stages", "mamol", "test"),
+    (SHIPPED, "mamol", "test"),
     ("MARS", "mars", "test"),
     ("MARS, its own route trained too (ours)", "mars:deployed", "test"),
     ("MARS, oracle: routed by the true residual", "mars", "oracle"),
@@ -67,23 +68,43 @@ def verdict(rows: list[Row], shown: Table) -> str:
         f"Best mean over availabilities among the {len(ranked)} methods that were run: {best} ({ranked[best]:.3f})."
     ]
     said += [text for method in METHODS if (text := against_dropout(rows, shown, method))]
-    return " ".join(said)
+    return " ".join([*said, *advice(rows, shown, best)])
+
+
+def advice(rows: list[Row], shown: Table, best: str) -> list[str]:
+    """What to take where the method that ships does not beat modality dropout; nothing where it does, or is unknown."""
+    found = gain(rows, shown, "mamol")
+    if found is None or found[1] is None or found[0] > found[1]:
+        return []
+    instead = "no other is better, though" if best == SHIPPED else f"take {best}"
+    return [f"MaMOL, which ships, does not beat modality dropout by more than one standard deviation here: {instead}."]
+
+
+def gain(rows: list[Row], shown: Table, method: str) -> tuple[float, float | None] | None:
+    """How much better than modality dropout, and the larger of both standard deviations; None: not run, one seed."""
+    mine, dropout = (means(rows, shown, m) for m in (method, "dropout"))
+    if not mine or not dropout:
+        return None
+    sign = 1 if shown.better == "higher" else -1
+    several = min(len(mine), len(dropout)) > 1
+    spread = float(max(np.std(mine, ddof=1), np.std(dropout, ddof=1))) if several else None
+    return sign * float(np.mean(mine) - np.mean(dropout)), spread
 
 
 def against_dropout(rows: list[Row], shown: Table, method: str) -> str:
     """A sentence on the mean over availabilities; empty where there is nothing to compare."""
-    sign = 1 if shown.better == "higher" else -1
-    mine, dropout, above = (means(rows, shown, m) for m in (method, "dropout", "specialists"))
-    if not mine or not dropout:
+    found = gain(rows, shown, method)
+    if found is None:
         return ""
-    gain = sign * float(np.mean(mine) - np.mean(dropout))
-    text = f"{METHODS[method]} is {abs(gain):.3f} {'better' if gain > 0 else 'worse'} than modality dropout"
-    if len(mine) > 1 and len(dropout) > 1:
-        spread = float(max(np.std(mine, ddof=1), np.std(dropout, ddof=1)))
-        text += f", {'more' if abs(gain) > spread else 'less'} than one standard deviation ({spread:.3f})"
+    mine, dropout, above = (means(rows, shown, m) for m in (method, "dropout", "specialists"))
+    more, spread = found
+    text = f"{METHODS[method]} is {abs(more):.3f} {'better' if more > 0 else 'worse'} than modality dropout"
+    if spread is not None:
+        text += f", {'more' if abs(more) > spread else 'less'} than one standard deviation ({spread:.3f})"
     else:
         text += f" ({len(mine)} seed against {len(dropout)}, so no spread is known)"
     if above:
+        sign = 1 if shown.better == "higher" else -1
         behind = sign * float(np.mean(above) - np.mean(mine))
         text += f", and {abs(behind):.3f} {'behind' if behind > 0 else 'ahead of'} the specialists"
     return text + "."

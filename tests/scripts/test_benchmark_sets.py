@@ -168,6 +168,22 @@ def test_what_was_not_run_is_open_and_what_was_is_not_run_again(tmp_path: Path) 
     assert "MaMOL" not in benchmark_results.verdict(rows, shown)
 
 
+def test_where_the_shipped_method_is_not_better_another_is_advised() -> None:
+    shown = next(t for t in benchmark_results.TABLES if t.short == "OMBRIA")
+
+    def rows(method: str, *scores: float) -> list[dict[str, object]]:
+        key = {"benchmark": "ombria", "protocol": "published", "method": method}
+        found = [{a: {"flood_iou": s} for a in shown.columns} for s in scores]
+        return [{**key, "seed": i, "scores": {"test": f}} for i, f in enumerate(found)]
+
+    dropout, mamol, mars = rows("dropout", 0.5, 0.52), rows("mamol", 0.51, 0.53), rows("mars", 0.6, 0.61)
+    said = benchmark_results.verdict([*dropout, *mamol, *mars], shown)
+    assert said.endswith("does not beat modality dropout by more than one standard deviation here: take MARS.")
+    assert "no other is better" in benchmark_results.verdict([*dropout, *mamol], shown)
+    assert "which ships" not in benchmark_results.verdict([*dropout, *rows("mamol", 0.6, 0.61)], shown)
+    assert "which ships" not in benchmark_results.verdict([*dropout, *rows("mamol", 0.5)], shown)
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data bundle is not on this machine")
 def test_boxes_of_crowns_lie_in_their_plots() -> None:
     import csv
