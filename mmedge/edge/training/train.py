@@ -277,6 +277,7 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
         {"name": s.name, "files": list(files), **blocks.document()}
         for s, files, blocks in zip(scenes.scenes, scenes.files, scenes.blocks, strict=True)
     ]
+    scenes_said = "one scene" if len(training) == 1 else f"{len(training)} scenes"
     return model_item(
         config.name,
         scenes.modalities,
@@ -286,7 +287,7 @@ def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any
         scaling=scaling_of(network),
         properties={
             "title": config.name,
-            "description": config.description or f"Trained by mmedge on {len(training)} scenes.",
+            "description": config.description or f"Trained by mmedge on {scenes_said}.",
             "license": config.license,
             **when(scenes.acquired),
             "mlm:architecture": str(network.recipe["method"]),
