@@ -1,9 +1,10 @@
-"""Train a shipped model and write its bundle: `python scripts/train_default.py mamol-terra --data ../shared/data`.
+"""Train a model and write its bundle: `python scripts/train_default.py mamol-terra --data ../shared/data`.
 
 mamol-terra: MaMOL on the frozen Galileo-nano. Fit (resumable, state in --runs); then some more steps in which agreement
 across holes weighs six times as much, mixed with the first weights (a model soup, Wortsman et al., arXiv:2203.05482) so
 that holes change at most 1 % of their surroundings at the least cost in accuracy.
 mamol-conv: MaMOL on a small U-Net that is first trained on complete data, then frozen.
+mamol-near: mamol-terra with attention over near tokens alone. It is not shipped (docs/decisions/0004): give --out.
 
 The same seed gives the same weights on one machine. With glibc, MALLOC_MMAP_THRESHOLD_=4294967296
 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment halves the time.
@@ -34,7 +35,7 @@ from mmedge.edge.training.evaluate import evaluate
 from mmedge.edge.training.fit import Scores, fit
 from mmedge.edge.training.item import ROLES
 from mmedge.edge.training.samples import CLASS_VALUES, Arrays, with_relief
-from mmedge.edge.training.score import WINDOW_PX
+from mmedge.edge.training.score import TILING, WINDOW_PX
 from mmedge.edge.training.terra import TerraConfig, TerraTask, domain
 from mmedge.edge.training.tiling import tiling_of
 from mmedge.modality import Derive
@@ -42,6 +43,9 @@ from mmedge.modality import Derive
 # The steadier weights' share of the mix: the smallest of .5, .6, .7 at which holes change less than 1 % on the scenes.
 STEADY = TerraConfig(steps=200, agreement=60.0, learning_rate=1e-3)
 STEADY_SHARE = 0.6
+# Attention looks at the token alone, then at its neighbours: a class depends on a few tokens around it and hardly on
+# where the window lies (docs/decisions/0004).
+NEAR = MaMOLConfig(reaches=(0, 0, 1, 1))
 BACKBONE = TerraConfig(steps=200, check_every=50, complete=True)
 ADAPTERS = TerraConfig(steps=250, check_every=50)
 
@@ -64,16 +68,27 @@ def new_model(data: Path, training: TrainingSet, config: MaMOLConfig, seed: int,
     return model
 
 
-def train_terra(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
-    model = new_model(data, training, MaMOLConfig(), seed)
+def fit_terra(model: Network, training: TrainingSet, seed: int, runs: Path) -> None:
+    """Both stages and their mix. Validated in windows as wide as those of training."""
     config = TerraConfig(seed=seed)
-    fit(model, TerraTask(training, config, SENSORS), config, folder=runs / "first", report=say)
+    fit(model, TerraTask(training, config, SENSORS, tiling=TILING), config, folder=runs / "first", report=say)
     first = {name: t.clone() for name, t in model.state_dict().items()}
     config = replace(STEADY, seed=seed)
-    fit(model, TerraTask(training, config, SENSORS), config, folder=runs / "steady", report=say)
+    fit(model, TerraTask(training, config, SENSORS, tiling=TILING), config, folder=runs / "steady", report=say)
     second = model.state_dict()
     model.load_state_dict({n: t.lerp(second[n], STEADY_SHARE) for n, t in first.items()})
-    return model, card.TILING
+
+
+def train_terra(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
+    model = new_model(data, training, MaMOLConfig(), seed)
+    fit_terra(model, training, seed, runs)
+    return model, TILING
+
+
+def train_near(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
+    model = new_model(data, training, NEAR, seed)
+    fit_terra(model, training, seed, runs)
+    return model, card.NEAR_TILING
 
 
 def new_conv(training: TrainingSet, seed: int, method: str = "mamol") -> Network:
@@ -103,7 +118,11 @@ def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path) -> tupl
     return model, tiling_of(model, WINDOW_PX, 0, derives=("terrain",))
 
 
-MODELS = {"mamol-terra": (train_terra, card.TERRA), "mamol-conv": (train_conv, card.CONV)}
+MODELS = {
+    "mamol-terra": (train_terra, card.TERRA),
+    "mamol-conv": (train_conv, card.CONV),
+    "mamol-near": (train_near, card.NEAR),
+}
 
 
 def say(line: str) -> None:
@@ -144,7 +163,7 @@ def main() -> None:
     model.eval()
     accuracy = {
         "validation": TerraTask(training, TerraConfig(), SENSORS).validate(model),
-        **evaluate(model, training, SENSORS),
+        **evaluate(model, training, SENSORS, None if tiling.kind == "convolutional" else tiling),
     }
     print(json.dumps(accuracy, indent=1))
     write_bundle(model, tiling, kind, args, training, accuracy)

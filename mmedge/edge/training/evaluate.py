@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmedge.bundle import Tiling
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import TEST, TrainingSet
@@ -15,7 +16,7 @@ from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene, cut
 from mmedge.edge.training.score import (
     HALO_PX,
-    STRIDE_PX,
+    TILING,
     WINDOW_PX,
     changed_beside_holes,
     lattice,
@@ -29,8 +30,13 @@ HOLES_PER_SCENE = 12
 HOLE_SEED = 433
 
 
-def evaluate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
-    """Scores on the test parts of `data`, per availability: scenes, single pixels, holes, a shifted lattice."""
+def evaluate(
+    model: Network, data: TrainingSet, sensors: tuple[str, ...], tiling: Tiling | None = None
+) -> dict[str, Any]:
+    """Scores on the test parts of `data`, per availability: scenes, single pixels, holes, a shifted lattice.
+
+    `tiling`: the windows of maps where they lie on a lattice; None: maps have no seams.
+    """
     model.eval()
     scenes: dict[str, Any] = {}
     total: dict[str, Confusion] = {}
@@ -38,7 +44,7 @@ def evaluate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dic
         pixels = part_of_pixels(scene.name) == TEST
         for present in patterns(sensors):
             name = "+".join(present)
-            part = score_scene(model, scene, present, pixels)
+            part = score_scene(model, scene, present, pixels, tiling=tiling)
             scenes.setdefault(scene.name, {})[name] = summary(part)
             total[name] = total[name] + part if name in total else part
     return {
@@ -49,7 +55,7 @@ def evaluate(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dic
             for present in patterns(tuple(m for m in sensors if m != "elevation"))
         },
         "holes": holes_per_availability(model, data, sensors),
-        "shift": shift_per_availability(model, data, sensors),
+        "shift": shift_per_availability(model, data, sensors, tiling),
     }
 
 
@@ -81,22 +87,23 @@ def holes_per_availability(model: Network, data: TrainingSet, sensors: tuple[str
     return shares
 
 
-def shift_per_availability(model: Network, data: TrainingSet, sensors: tuple[str, ...]) -> dict[str, Any]:
+def shift_per_availability(
+    model: Network, data: TrainingSet, sensors: tuple[str, ...], tiling: Tiling | None = None
+) -> dict[str, Any]:
     """Share of all pixels that change class when the lattice of windows moves by half a stride, for each scene."""
+    half = (tiling or TILING).stride_px // 2
+
+    def classes(scene: LabelledScene, present: Sequence[str], shift: int) -> npt.NDArray[np.intp]:
+        found: npt.NDArray[np.intp] = predict(model, scene, present, shift=shift, tiling=tiling).argmax(0)
+        return found
+
     return {
         scene.name: {
-            "+".join(present): round(
-                float(np.mean(_classes(model, scene, present) != _classes(model, scene, present, STRIDE_PX // 2))), 5
-            )
+            "+".join(present): round(float(np.mean(classes(scene, present, 0) != classes(scene, present, half))), 5)
             for present in patterns(sensors)
         }
         for scene in data.scenes
     }
-
-
-def _classes(model: Network, scene: LabelledScene, present: Sequence[str], shift: int = 0) -> npt.NDArray[np.intp]:
-    found: npt.NDArray[np.intp] = predict(model, scene, present, shift=shift).argmax(0)
-    return found
 
 
 def _holes_in(

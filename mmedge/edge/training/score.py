@@ -9,24 +9,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mmedge.bundle import Tiling
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, WorldPixels, cut, with_relief
 
-WINDOW_PX, STRIDE_PX, HALO_PX = 64, 48, 8
+WINDOW_PX, HALO_PX = 64, 8
 PATCH_PX = 8
+# Windows of networks that see all of theirs.
+TILING = Tiling(kind="attention", window_px=WINDOW_PX, halo_px=HALO_PX, align_px=WINDOW_PX - 2 * HALO_PX, token_px=8)
 Ints = npt.NDArray[np.int64]
 
 
-def lattice(scene: LabelledScene, wanted: npt.NDArray[np.bool_] | None = None, *, shift: int = 0) -> Ints:
+def lattice(
+    scene: LabelledScene, wanted: npt.NDArray[np.bool_] | None = None, *, shift: int = 0, tiling: Tiling = TILING
+) -> Ints:
     """Origins (N, 2) of the windows whose cores cover the scene, or its `wanted` pixels. Multiples of the stride."""
     height, width = scene.labels.shape
-    first = [-((a + shift) % STRIDE_PX) for a in scene.anchor]
+    step, halo = tiling.stride_px, tiling.halo_px
+    first = [-((a + shift) % step) for a in scene.anchor]
     origins = [
-        (row - HALO_PX, col - HALO_PX)
-        for row in range(first[0], height, STRIDE_PX)
-        for col in range(first[1], width, STRIDE_PX)
-        if wanted is None or wanted[max(0, row) : row + STRIDE_PX, max(0, col) : col + STRIDE_PX].any()
+        (row - halo, col - halo)
+        for row in range(first[0], height, step)
+        for col in range(first[1], width, step)
+        if wanted is None or wanted[max(0, row) : row + step, max(0, col) : col + step].any()
     ]
     return np.array(origins, np.int64).reshape(-1, 2)
 
@@ -39,19 +45,25 @@ def predict(
     wanted: npt.NDArray[np.bool_] | None = None,
     shift: int = 0,
     batch: int = 16,
+    tiling: Tiling | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Logits (classes, H, W) of a scene; NaN where no window was wanted. A network of finite reach sees it whole."""
+    """Logits (classes, H, W) of a scene; NaN where no window was wanted.
+
+    Without `tiling` a network of finite reach sees the scene whole, another in the windows of its training.
+    """
     height, width = scene.labels.shape
-    if not model.sees_whole_window:
+    if tiling is None and not model.sees_whole_window:
         side = -(-max(height, width) // WINDOW_PX) * WINDOW_PX
         return run(model, *cut(scene, np.zeros((1, 2), np.int64), side), sensors)[0, :, :height, :width]
+    tiling = tiling or TILING
+    step, halo = tiling.stride_px, tiling.halo_px
     out: npt.NDArray[np.float32] | None = None
-    for origins in _batches(lattice(scene, wanted, shift=shift), batch):
-        logits = run(model, *cut(scene, origins, WINDOW_PX), sensors)
+    for origins in _batches(lattice(scene, wanted, shift=shift, tiling=tiling), batch):
+        logits = run(model, *cut(scene, origins, tiling.window_px), sensors)
         if out is None:
             out = np.full((logits.shape[1], height, width), np.nan, np.float32)
-        for (row, col), window in zip(origins + HALO_PX, logits, strict=True):
-            core = window[:, HALO_PX : HALO_PX + STRIDE_PX, HALO_PX : HALO_PX + STRIDE_PX]
+        for (row, col), window in zip(origins + halo, logits, strict=True):
+            core = window[:, halo : halo + step, halo : halo + step]
             top, left = max(0, row), max(0, col)
             part = core[:, top - row : height - row, left - col : width - col]
             out[:, top : top + part.shape[1], left : left + part.shape[2]] = part
@@ -73,10 +85,15 @@ def tensors(arrays: dict[str, npt.NDArray[np.float32]] | dict[str, npt.NDArray[n
 
 
 def score_scene(
-    model: Network, scene: LabelledScene, sensors: Sequence[str], pixels: npt.NDArray[np.bool_], *, shift: int = 0
+    model: Network,
+    scene: LabelledScene,
+    sensors: Sequence[str],
+    pixels: npt.NDArray[np.bool_],
+    *,
+    tiling: Tiling | None = None,
 ) -> Confusion:
     """Confusion on the pixels (H, W) of one scene."""
-    logits = predict(model, scene, sensors, wanted=pixels, shift=shift)
+    logits = predict(model, scene, sensors, wanted=pixels, tiling=tiling)
     return Confusion.of(np.where(pixels, scene.labels, -1), logits.argmax(0), len(logits))
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmedge.bundle import Tiling
 from mmedge.edge.domain import fit_domain, squares_of
 from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
@@ -46,12 +47,18 @@ class TerraConfig(FitConfig):
 
 
 class TerraTask:
-    """Fulfils `Task`. `everywhere` trains on all blocks (leave one scene out)."""
+    """Fulfils `Task`. `everywhere` trains on all blocks (leave one scene out); `tiling`: as in `score.predict`."""
 
     def __init__(
-        self, data: TrainingSet, config: TerraConfig, sensors: tuple[str, ...], *, everywhere: bool = False
+        self,
+        data: TrainingSet,
+        config: TerraConfig,
+        sensors: tuple[str, ...],
+        *,
+        everywhere: bool = False,
+        tiling: Tiling | None = None,
     ) -> None:
-        self.data, self.config, self.sensors = data, config, sensors
+        self.data, self.config, self.sensors, self.tiling = data, config, sensors, tiling
         self.sampler = Sampler(data, everywhere=everywhere)
 
     def loss(self, model: Network, rng: np.random.Generator, step: int) -> Tensor:
@@ -98,7 +105,10 @@ class TerraTask:
 
     def _score(self, model: Network, present: tuple[str, ...]) -> Confusion:
         """On the validation blocks of all scenes."""
-        first, *rest = (score_scene(model, s, present, part_of_pixels(s.name) == VALIDATE) for s in self.data.scenes)
+        first, *rest = (
+            score_scene(model, s, present, part_of_pixels(s.name) == VALIDATE, tiling=self.tiling)
+            for s in self.data.scenes
+        )
         return sum(rest, first)
 
 
