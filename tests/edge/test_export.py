@@ -15,7 +15,7 @@ ort = pytest.importorskip("onnxruntime")
 from mmedge.bundle import Bundle, open_bundle  # noqa: E402
 from mmedge.edge.export import WEIGHTS, load_eager, save_weights, to_onnx  # noqa: E402
 from mmedge.edge.models.galileo import Galileo  # noqa: E402
-from mmedge.edge.models.mamol import MaMOL  # noqa: E402
+from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig  # noqa: E402
 from mmedge.edge.training.samples import cut, read_scene, with_relief  # noqa: E402
 from mmedge.edge.training.score import tensors  # noqa: E402
 from mmedge.modality import Availability  # noqa: E402
@@ -131,3 +131,15 @@ def test_the_frozen_backbone_ships_as_published(eager: MaMOL) -> None:
     for quarter in (place[..., 96:112], place[..., 112:]):
         torch.testing.assert_close(quarter, mean.expand(8, 8, 16), atol=1e-6, rtol=0)
     torch.testing.assert_close(place[0, 0, 64:96], Galileo().month_embed.weight[6], atol=1e-6, rtol=0)
+
+
+def test_a_graph_of_limited_reach_answers_like_the_network() -> None:
+    """In windows wider than Galileo's grid, which only such a network can have."""
+    torch.manual_seed(0)
+    model = MaMOL(MaMOLConfig(reaches=(0, 1, 0, 1))).eval().requires_grad_(False)
+    data = {m: torch.randn(2, CHANNELS[m], 80, 80) for m in ("optical", "sar")}
+    valid = {m: torch.ones(2, 1, 80, 80, dtype=torch.bool) for m in data}
+    graph = to_onnx(model, tuple(data), mixed=False, window_px=80)
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {m: x.numpy() for m, x in data.items()} | {f"{m}_valid": v.numpy() for m, v in valid.items()}
+    np.testing.assert_allclose(session.run(None, feeds)[0], model(data, valid, uniform=True).numpy(), atol=1e-4)
