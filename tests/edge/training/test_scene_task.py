@@ -55,10 +55,11 @@ def task(made: SceneSet, **changes: Any) -> SceneTask:
     return SceneTask(made, config(fit=fit_changes, **changes), TILING, torch.device("cpu"))
 
 
-def test_a_stopped_run_of_a_method_with_memory_goes_on_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_stopped_run_of_a_method_with_memory_goes_on_where_it_was(order: torch.memory_format, tmp_path: Path) -> None:
     """MARS counts patterns in buffers and asks for the next ones by them, once an epoch (of 4 steps here)."""
     options = {"experts": 4, "top_k": 2, "guided_from": 1}
-    whole, broken, resumed = (network("mars", **options) for _ in range(3))
+    whole, broken, resumed = (network("mars", **options).to(memory_format=order) for _ in range(3))
     work = task(learnable(), missing={"sampler": "guided"})
     work.epoch_steps = 4
     fit(whole, work, FIT, folder=tmp_path / "whole", report=lambda _: None)
