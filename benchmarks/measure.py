@@ -26,7 +26,7 @@ import rasterio
 from benchmarks.floors import end_to_end, floors, make_bundle, process
 from benchmarks.infer import mirrored
 from benchmarks.machine import machine
-from benchmarks.peers.run import PEERS, system_row
+from benchmarks.peers.run import PEERS, beside, system_row
 from benchmarks.scene import strip, write_scene
 from benchmarks.tables import write_tables
 
@@ -142,6 +142,7 @@ def steps(folder: Path, peers: Path) -> dict[str, Step]:
     three, small = folder / f"three_{SHIPPED_SIDE}.tif", folder / f"three_{SMALL_SIDE}.tif"
     for name in ("mamol-terra", "mamol-conv"):
         found[f"shipped-{name}"] = partial(run, three, name)
+        found[f"holes-{name}"] = partial(holes, folder, small, name)
     for code in range(1, 8):
         sensors = [name for i, name in enumerate(SENSORS) if code >> i & 1]
         found[f"available-{'+'.join(sensors)}"] = partial(run, small, "mamol-terra", available=sensors)
@@ -164,6 +165,27 @@ def window_run(run: Callable[..., dict[str, Any]], folder: Path, window: int) ->
     if not narrow.exists():
         make_bundle(narrow.parent, window=window, network=folder / "unet.onnx")
     return {"window_px": window, **run(folder / f"scene_{SIDES[-2]}.tif", narrow)}
+
+
+def holes(folder: Path, scene: Path, model: str) -> dict[str, Any]:
+    """Squares of 200 px in which the optics saw nothing: of the pixels within 32 px of one, the share that changes
+    class where the network is told so, and where it is given zeros instead.
+    """
+    with rasterio.open(scene) as src:
+        data, profile, names = src.read(), src.profile, src.descriptions
+    near, optical = beside(data.shape[1:]), [name.startswith("optical") for name in names]
+    maps, target = {}, folder / "holed.tif"
+    for kind, value in (("whole", None), ("told", np.nan), ("zeros", 0.0)):
+        if value is not None:
+            data[np.ix_(optical, *(range(n) for n in near.shape))] = np.where(near == 2, value, data[optical])
+        with rasterio.open(target, "w", **profile) as out:
+            out.write(data)
+            out.descriptions = names
+        end_to_end(target, folder / "measured.tif", model, "fp32", 2)
+        with rasterio.open(folder / "measured.tif") as src:
+            maps[kind] = src.read(1)
+    shares = {kind: 100 * float((maps[kind] != maps["whole"])[near == 1].mean()) for kind in ("told", "zeros")}
+    return {"side_px": len(near), **{f"{kind}_percent": round(share, 3) for kind, share in shares.items()}}
 
 
 def infer_ratio(folder: Path) -> dict[str, Any]:

@@ -19,8 +19,9 @@ pixel of the map; the halo is the least with which tiling changes no pixel."""
 PEERS = """\
 One network, as ONNX (mmedge, GeoDeep, dask, naive) and in torch (the others). Tiles of 512 with an overlap of 64 where
 a peer lets one choose; mmedge has the halo of the network (64 px) and the window that fits the scene. Differs: pixels
-unlike one fp32 pass over the whole scene (its outer 64 px left out). Shift: pixels that change when the scene is cut 96
-px off. Hole: of the pixels within 32 px of a hole of 200 px, those that change class. Naive has no overlap."""
+unlike one fp32 pass over the whole scene (its outer 64 px left out), of OpenVINO for mmedge and of ONNX Runtime for the
+others. Shift: pixels that change when the scene is cut 96 px off. Hole: of the pixels within 32 px of a hole of 200 px,
+those that change class. Naive has no overlap."""
 NOTES = """\
 GeoDeep sees three bands (each fed twice; its pass is that network's) and smooths its map with a 5 x 5 median.
 OmniCloudMask normalises each patch by itself. terratorch's `delta` is 16, a multiple of the network's stride: with its
@@ -33,7 +34,7 @@ def write_tables(results: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, starts, page in (
         ("floors", ("floors-",), floors_page),
-        ("peers", ("peers-", "alone-", "floors-"), peers_page),
+        ("peers", ("peers-", "alone-", "floors-", "holes-"), peers_page),
         ("scaling", SCALING, scaling_page),
     ):
         some = {key: value for key, value in found.items() if key.startswith(starts)}
@@ -137,6 +138,13 @@ def peers_page(found: Results) -> str:
             "",
             NOTES,
             "",
+            "Of the pixels within 32 px of a hole in the optics alone, those that change class in the shipped bundles,",
+            "whose networks take a mask: told of the hole, and given zeros instead (the example, mirrored):",
+            "",
+            *_table(
+                "bundle | told % | zeros %",
+                [[n, row["told_percent"], row["zeros_percent"]] for n, row in _rows(found, "holes-").items()],
+            ),
             "The whole scene of 10,000 x 10,000 px, 2 threads:",
             "",
             *_table("| wall s | CPU s | RSS GiB", alone),

@@ -284,7 +284,7 @@ def _report(
         "mmedge:quantization": {**recipe, "float_layers": dict(kept), "rows": report.document()["rows"]},
         "mmedge:temperature": temperatures,
         "mmedge:cost": {
-            "unit": "multiply-accumulates a window; ms of CPU for a batch of 8, one thread, OpenVINO",
+            "unit": f"multiply-accumulates a window; ms of CPU for a batch of {fp32.batch}, one thread, OpenVINO",
             "machine": report.machine,
             **cost,
         },
@@ -302,7 +302,7 @@ def _row(
     oa = [100 * p.confusion().overall_accuracy for p in scores]
     miou = [100 * p.confusion().mean_iou for p in scores]
     key = next((w.key for w in windows if not w.key.mixed), windows[0].key)
-    feeds = timing_feeds(windows, key, BATCH)
+    feeds = timing_feeds(windows, key, fp32.batch)
     ms = cpu_ms({"fp32": (fp32.session(key), feeds), "int8": (int8.session(key), feeds)})
     sizes = [stored_graph(e.bundle, key, p).stat().st_size for e, p in ((fp32, "fp32"), (int8, "int8"))]
     return Row(
