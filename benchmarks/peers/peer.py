@@ -196,10 +196,10 @@ def torchgeo(scene: Path, folder: Path, threads: int) -> Map:
             for part, box in zip(labels, batch["bounds"], strict=True):
                 x, y = (box.minx, box.maxy) if hasattr(box, "minx") else (box[0].start, box[1].stop)
                 col, row = (round(v) for v in ~transform * (float(x), float(y)))
-                cut = [half if at > 0 else 0 for at in (row, col)]
-                ends = [n if at + TILE >= n else at + TILE - half for at, n in ((row, height), (col, width))]
-                here = out[row + cut[0] : ends[0], col + cut[1] : ends[1]]
-                here[:] = part[cut[0] : cut[0] + here.shape[0], cut[1] : cut[1] + here.shape[1]]
+                # The sampler counts from the lower edge: its upper tiles reach beyond the scene.
+                top, left = (at + half if at > 0 else 0 for at in (row, col))
+                bottom, right = (n if at + TILE >= n else at + TILE - half for at, n in ((row, height), (col, width)))
+                out[top:bottom, left:right] = part[top - row : bottom - row, left - col : right - col]
     return out
 
 
