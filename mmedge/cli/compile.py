@@ -22,7 +22,7 @@ def run(
     scenes: Annotated[
         str | None, typer.Option("--scenes", help="Real windows to accept the engines on.", show_default=False)
     ] = None,
-    backend: Annotated[str, typer.Option("--backend", help="tensorrt or tensorrt-rtx.")] = "tensorrt",
+    backend: Annotated[str, typer.Option("--backend", help="tensorrt, tensorrt-rtx or torch-tensorrt.")] = "tensorrt",
     precision: Annotated[str, typer.Option("--precision", help="fp32, fp16 or int8.")] = "fp16",
     available: o.Available = None,
     batch: Annotated[

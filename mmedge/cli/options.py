@@ -74,7 +74,8 @@ Model = Annotated[
     str, typer.Option("-m", "--model", envvar="MMEDGE_MODEL", help="A built-in model, or a bundle folder.")
 ]
 Backend = Annotated[
-    str, typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto, openvino, onnxruntime or eager.")
+    str,
+    typer.Option("--backend", envvar="MMEDGE_BACKEND", help="auto, or what runs the graphs: openvino, tensorrt, ..."),
 ]
 StrictDevice = Annotated[bool, typer.Option("--strict-device", help="Fail rather than leave a GPU unused.")]
 Precision = Annotated[str, typer.Option("--precision", envvar="MMEDGE_PRECISION", help="fp32, bf16, fp16 or int8.")]

@@ -34,6 +34,7 @@ PACKAGES = {
     "onnxruntime": ("inference on CPUs", "pip install 'mmedge[onnxruntime]'"),
     "tensorrt": ("inference on NVIDIA GPUs", "pip install 'mmedge[tensorrt]'; on Jetson it comes with JetPack"),
     "tensorrt-rtx": ("engines for RTX GPUs", "pip install 'mmedge[tensorrt-rtx]'"),
+    "torch-tensorrt": ("engines through PyTorch", "pip install 'mmedge[torch-tensorrt]'; Orin: 2.8, from the vendor"),
     "cuda-python": ("running TensorRT engines", "pip install cuda-python"),
     "torch": ("training, eager inference", "pip install 'mmedge[train]'"),
     "onnx": ("exporting models", "pip install 'mmedge[export]'"),

@@ -20,6 +20,8 @@ from mmedge.errors import MachineError
 
 SCHEMA = "mmedge.engine/1"
 PORTABLE = "portable"
+# torch-TensorRT saves programs, and PyTorch wants to see what they are from their names.
+SUFFIXES = {"torch-tensorrt": ".pt2"}
 
 
 class EngineMismatchError(MachineError):
@@ -119,7 +121,11 @@ def cache_folder(chosen: Path | None = None) -> Path:
 
 def engine_path(folder: Path, key: EngineKey) -> Path:
     """Where the engine of a key lies; its sidecar is beside it as `.json`."""
-    return folder / f"{key.graph}.{key.precision}.{key.digest}.engine"
+    return folder / f"{key.graph}.{key.precision}.{key.digest}{_suffix(key.backend)}"
+
+
+def _suffix(backend: str) -> str:
+    return SUFFIXES.get(backend, ".engine")
 
 
 def write_engine(folder: Path, key: EngineKey, plan: bytes, facts: Mapping[str, Any]) -> Path:
@@ -151,7 +157,7 @@ def find_engine(
         except (OSError, ValueError, KeyError, TypeError) as err:
             raise MachineError(f"`{sidecar.name}` cannot be read: {err!r}", hint="mmedge compile BUNDLE") from None
         wanted = EngineKey.of(bundle, key, options=options, **here)
-        found = sidecar.with_suffix(".engine"), wanted
+        found = sidecar.with_suffix(_suffix(built["backend"])), wanted
         if built == json.loads(json.dumps(asdict(wanted))) and options.batch[0] <= batch <= options.batch[2]:
             return found
         foreign = found
@@ -163,11 +169,31 @@ def find_engine(
     return foreign
 
 
-def engines_for(folder: Path, precision: str, device: str) -> bool:
-    """Whether TensorRT engines of a precision were built on a GPU; whether one fits is `read_engine`'s to say."""
-    wanted = ("tensorrt", precision, device)
-    keys = (json.loads(path.read_text())["key"] for path in folder.glob(f"*.{precision}.*.json"))
-    return any((key["backend"], key["precision"], key["device"]) == wanted for key in keys)
+def engines_for(folder: Path, precision: str, device: str) -> str | None:
+    """The backend whose accepted engines of a precision were built on a GPU, TensorRT's own first; None where none is.
+
+    Whether one fits is `read_engine`'s to say.
+    """
+    sidecars = [json.loads(path.read_text()) for path in folder.glob(f"*.{precision}.*.json")]
+    keys = [sidecar["key"] for sidecar in sidecars if sidecar.get("accepted")]
+    built = {key["backend"] for key in keys if (key["precision"], key["device"]) == (precision, device)}
+    return next((backend for backend in ("tensorrt", "tensorrt-rtx", "torch-tensorrt") if backend in built), None)
+
+
+def accepted_engine(
+    folder: Path, bundle: Bundle, key: GraphKey, *, precision: str, backend: str, version: str, device: str, batch: int
+) -> tuple[Path, bytes]:
+    """The engine of a graph that belongs here and was compared with the reference; MachineError where there is none."""
+    path, wanted = find_engine(
+        folder, bundle, key, precision=precision, backend=backend, version=version, device=device, batch=batch
+    )
+    plan, sidecar = read_engine(path, wanted)
+    if not sidecar.get("accepted"):
+        raise MachineError(
+            f"`{path.name}` was never compared with the reference on a GPU",
+            hint="mmedge compile BUNDLE on this device",
+        )
+    return path, plan
 
 
 def read_engine(path: Path, here: EngineKey) -> tuple[bytes, dict[str, Any]]:

@@ -27,6 +27,7 @@ from mmedge.edge.external import WEIGHTS, places, refer
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.registry import build
+from mmedge.errors import BundleError
 from mmedge.modality import Availability
 
 WINDOW_PX = 64
@@ -66,9 +67,13 @@ def save_weights(model: Network, path: Path) -> None:
 
 
 def load_eager(folder: Path) -> Network:
-    """The network of a bundle, rebuilt from the bundle's weights alone."""
+    """The network of a bundle, rebuilt from its weights alone. Raises BundleError where they tell of no network."""
+    if not (folder / "graphs" / WEIGHTS).exists():
+        raise _no_network(folder)
     with safe_open(folder / "graphs" / WEIGHTS, framework="pt") as file:
-        metadata = file.metadata()
+        metadata = file.metadata() or {}
+        if not metadata.keys() & {"recipe", "config"}:
+            raise _no_network(folder)
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if "recipe" in metadata:
         model = build(json.loads(metadata["recipe"]))
@@ -80,7 +85,11 @@ def load_eager(folder: Path) -> Network:
     return model.eval().requires_grad_(False)
 
 
-class _Positional(nn.Module):
+def _no_network(folder: Path) -> BundleError:
+    return BundleError(f"`{folder.name}` has graphs, but no network for PyTorch", hint="--backend openvino")
+
+
+class Positional(nn.Module):
     """The network with its inputs in a row: `m`, `m_valid` for each sensor."""
 
     def __init__(self, model: Network, sensors: tuple[str, ...], mixed: bool) -> None:
@@ -102,7 +111,7 @@ def to_onnx(model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            _Positional(model.eval().requires_grad_(False), sensors, mixed).eval(),
+            Positional(model.eval().requires_grad_(False), sensors, mixed).eval(),
             tuple(example),
             dynamo=True,
             opset_version=OPSET,

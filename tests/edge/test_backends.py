@@ -50,7 +50,7 @@ def test_backends_give_the_same_map(
 def test_auto_takes_the_gpu_where_something_can_use_it() -> None:
     assert choose_backend("fp32", gpu=None, torch_uses_it=False).backend == "openvino"
     assert choose_backend("bf16", gpu="Orin", torch_uses_it=True).backend == "eager"
-    assert choose_backend("int8", gpu="Orin", torch_uses_it=True, engines=True).backend == "tensorrt"
+    assert choose_backend("int8", gpu="Orin", torch_uses_it=True, engines="tensorrt").backend == "tensorrt"
     for precision, torch_uses_it in (("int8", True), ("fp32", False)):
         choice = choose_backend(precision, gpu="Orin", torch_uses_it=torch_uses_it)
         assert choice.backend == "openvino"

@@ -51,20 +51,36 @@ def _tensorrt(precision: str, backend: str) -> Runtime:
     )
 
 
+def _torch_tensorrt(precision: str, threads: int) -> Runtime:
+    found = probe_gpu()
+    if found is None:
+        raise MachineError(
+            "torch-tensorrt needs an NVIDIA GPU, and there is none", hint="--backend openvino; mmedge doctor"
+        )
+    for module in ("torch", "onnx"):
+        need(module)
+    from mmedge.edge.dynamo import load_torch_tensorrt
+    from mmedge.edge.runtime.torch_tensorrt import TorchTensorRtRuntime
+
+    return TorchTensorRtRuntime(load_torch_tensorrt(), precision=precision, device=str(found), folder=cache_folder())
+
+
 _OPENERS: dict[str, Callable[[str, int], Runtime]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "eager": _eager,
     "tensorrt": lambda precision, _: _tensorrt(precision, "tensorrt"),
     "tensorrt-rtx": lambda precision, _: _tensorrt(precision, "tensorrt-rtx"),
+    "torch-tensorrt": _torch_tensorrt,
 }
-# What each backend computes in. ONNX Runtime has no bf16 on CPUs, and an eager network has no Q/DQ.
+# What each backend computes in. ONNX Runtime has no bf16 on CPUs, and a network in PyTorch has no Q/DQ.
 PRECISIONS = {
     "openvino": ("fp32", "bf16", "int8"),
     "onnxruntime": ("fp32", "int8"),
     "eager": ("fp32", "bf16"),
     "tensorrt": ("fp32", "fp16", "int8"),
     "tensorrt-rtx": ("fp32", "fp16", "int8"),
+    "torch-tensorrt": ("fp32", "fp16"),
 }
 BACKENDS = ("auto", *_OPENERS)
 
@@ -78,15 +94,15 @@ class Choice:
     fallback: bool = False
 
 
-def choose_backend(precision: str, *, gpu: str | None, torch_uses_it: bool, engines: bool = False) -> Choice:
+def choose_backend(precision: str, *, gpu: str | None, torch_uses_it: bool, engines: str | None = None) -> Choice:
     """What `--backend auto` takes: the GPU where something here can use it, else the fastest CPU backend.
 
-    `engines`: whether `mmedge compile` has built some in this precision for this GPU.
+    `engines`: the backend for which `mmedge compile` has built some in this precision on this GPU.
     """
     if gpu is None:
         return Choice("openvino", "no NVIDIA GPU here, and OpenVINO is the fastest backend on a CPU")
     if engines:
-        return Choice("tensorrt", f"{gpu} is here, and so are engines that were built on it")
+        return Choice(engines, f"{gpu} is here, and so are engines that were built on it")
     if not torch_uses_it:
         return Choice("openvino", f"{gpu} is here, but no backend that can use it is installed", fallback=True)
     if precision not in PRECISIONS["eager"]:
@@ -113,7 +129,7 @@ def open_runtime(backend: str, *, precision: str, threads: int, strict_device: b
             precision,
             gpu=str(found) if found else None,
             torch_uses_it=found is not None and _cuda_in_torch(),
-            engines=found is not None and engines_for(cache_folder(), precision, str(found)),
+            engines=engines_for(cache_folder(), precision, str(found)) if found else None,
         )
     else:
         choice = Choice(backend, "it was asked for")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mmedge.bundle import Bundle
 from mmedge.edge.build import make_logger
-from mmedge.edge.engine import find_engine, read_engine
+from mmedge.edge.engine import accepted_engine
 from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes
 from mmedge.errors import MachineError
 from mmedge.tile import Data
@@ -44,13 +44,7 @@ class TensorRtRuntime:
 
     def load(self, bundle: Bundle, key: GraphKey, *, batch: int) -> TensorRtSession:
         here = {"backend": self.name, "version": self._trt.__version__, "device": self.device}
-        path, wanted = find_engine(self._folder, bundle, key, precision=self._precision, batch=batch, **here)
-        plan, sidecar = read_engine(path, wanted)
-        if sidecar.get("accepted") is False:
-            raise MachineError(
-                f"`{path.name}` was never compared with the reference on a GPU",
-                hint="mmedge compile BUNDLE on this device",
-            )
+        _, plan = accepted_engine(self._folder, bundle, key, precision=self._precision, batch=batch, **here)
         return self.open_plan(plan, bundle, key, batch=batch)
 
     def open_plan(self, plan: bytes, bundle: Bundle, key: GraphKey, *, batch: int) -> TensorRtSession:
