@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmedge.edge.models.network import Maps
 
-# Adds to a block's feed-forward: the block's name and the feed-forward's input (B, h, w, D) -> the same shape, or None.
+# Adds to a block's feed-forward: the block's name and the feed-forward's input (B, h * w, D) -> its shape, or None.
 Beside = Callable[[str, Tensor], Tensor | None]
 
 

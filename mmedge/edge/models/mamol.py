@@ -25,6 +25,7 @@ from mmedge.edge.models.pixel_path import PixelPath
 from mmedge.modality import Derive
 
 TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
+ALWAYS = 20.0  # a logit whose sigmoid is 1 in float32
 MONTH = 6  # Galileo wants one; maps are made from any date, so it is fixed
 # Band groups of Galileo that each sensor feeds, as channels of our input.
 TOWERS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
@@ -117,14 +118,29 @@ class Adapter(nn.Module):
 
     def gate(self, z: Tensor, missing: Tensor) -> Tensor:
         """Weights of the dynamic experts (..., K); those beyond the top k are 0, the others are not renormalised."""
-        hidden = self.gate_token(z)
-        if self.gate_missing is not None:
-            hidden = hidden + self.gate_missing(missing)
-        weights = torch.softmax(self.gate_out(F.gelu(hidden)), dim=-1)
+        weights = torch.softmax(self.gate_out(self._hidden(z, missing)), dim=-1)
         if self.config.top_k >= self.config.dynamic:
             return weights
         floor = weights.topk(self.config.top_k, dim=-1).values[..., -1:]
         return torch.where(weights >= floor, weights, 0.0)
+
+    def _hidden(self, z: Tensor, missing: Tensor) -> Tensor:
+        hidden = self.gate_token(z)
+        if self.gate_missing is not None:
+            hidden = hidden + self.gate_missing(missing)
+        return F.gelu(hidden)
+
+    def _two(self, z: Tensor, missing: Tensor, ranks: int) -> Tensor:
+        """The weights of two dynamic experts and of others that always answer, each for its `ranks` in all, at once.
+
+        The softmax of two is the sigmoid of their difference; that of `ALWAYS` is exactly 1 in float32.
+        """
+        weight, bias = (w - w.flip(0) for w in (self.gate_out.weight, self.gate_out.bias))
+        weight, bias = (w.repeat_interleave(self.config.rank, 0) for w in (weight, bias))
+        rest = ranks - len(bias)
+        weight = torch.cat([weight, weight.new_zeros(rest, weight.shape[1])])
+        bias = torch.cat([bias, bias.new_full((rest,), ALWAYS)])
+        return torch.sigmoid(F.linear(self._hidden(z, missing), weight, bias))
 
     def forward(
         self, z: Tensor, missing: Tensor, sensor: int | None, seen: Tensor | None, present: tuple[int, ...]
@@ -139,11 +155,16 @@ class Adapter(nn.Module):
         experts = [*range(static), *(static + j for j in special if self.config.special)]
         down, up = (torch.cat([w[i] for i in experts]) for w in (self.down, self.up))
         columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
-        scale = self.gate(z, missing) @ columns[:dynamic] if dynamic else columns.new_zeros(())
-        if own or seen is None or not self.config.special:
-            scale = scale + columns[dynamic:].sum(0)
+        if own or not self.config.special:
+            seen = None  # whoever is not dynamic answers everywhere
+        if seen is None and dynamic == self.config.top_k == 2:
+            scale = self._two(z, missing, len(down))
         else:
-            scale = scale + columns[dynamic:static].sum(0) + seen @ columns[static:]
+            scale = self.gate(z, missing) @ columns[:dynamic] if dynamic else columns.new_zeros(())
+            if seen is None:
+                scale = scale + columns[dynamic:].sum(0)
+            else:
+                scale = scale + columns[dynamic:static].sum(0) + seen @ columns[static:]
         y: Tensor = self.out(F.gelu((F.linear(z, down) * scale) @ up))
         return y
 

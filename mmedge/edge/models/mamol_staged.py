@@ -77,10 +77,10 @@ class StagedMaMOL(Plain):
         return adapt
 
     def _seen(self, valid: Maps, stride: int) -> Tensor:
-        """Which sensors each square has: (B, H / stride, W / stride, sensors), 1 = it has."""
+        """Which sensors each square has: (B, squares, sensors), 1 = it has."""
         bits = {m: share_seen(v, stride) for m, v in valid.items()}
         absent = torch.zeros_like(next(iter(bits.values())))
-        return torch.cat([bits.get(m, absent) for m in self.sensors], dim=1).permute(0, 2, 3, 1).float()
+        return torch.cat([bits.get(m, absent) for m in self.sensors], dim=1).flatten(2).transpose(1, 2).float()
 
 
 def _key(name: str) -> str:

@@ -85,6 +85,6 @@ def layers(
     for i, block in enumerate(blocks):
         tokens, z = cast(Block, block).attend(tokens, bias)
         tokens = tokens + cast(Block, block).mlp(z)
-        extra = beside(f"{name}.{i}", z.view(batch, rows, cols, width)) if beside else None
-        tokens = tokens if extra is None else tokens + extra.view(batch, rows * cols, width)
+        extra = beside(f"{name}.{i}", z) if beside else None
+        tokens = tokens if extra is None else tokens + extra
     return tokens.transpose(1, 2).reshape(batch, width, rows, cols)

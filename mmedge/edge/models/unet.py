@@ -27,11 +27,13 @@ class ConvBlock(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, ratio * width), nn.Linear(ratio * width, width)
 
     def forward(self, x: Tensor, name: str, beside: Beside | None) -> Tensor:
-        z = self.norm(self.mix(x).permute(0, 2, 3, 1))
+        # As rows of pixels: on maps OpenVINO copies what is transposed, and adds biases by themselves
+        # (docs/results/quantization.md).
+        z = self.norm(self.mix(x).flatten(2).transpose(1, 2))
         y: Tensor = self.fc2(F.gelu(self.fc1(z)))
         extra = beside(name, z) if beside else None
         y = y if extra is None else y + extra
-        return x + y.permute(0, 3, 1, 2)
+        return x + y.transpose(1, 2).reshape(x.shape)
 
 
 class Tower(nn.Module):
