@@ -51,7 +51,7 @@ class Layer:
 
 def linear_layers(model: onnx.ModelProto) -> list[Layer]:
     """The MatMuls and Convs of a graph whose second factor is constant."""
-    roots = _constant_roots(model)
+    roots = constant_roots(model)
     sizes = {i.name: int(np.prod(i.dims)) for i in model.graph.initializer}
     nodes = [
         node
@@ -68,7 +68,7 @@ def linear_layers(model: onnx.ModelProto) -> list[Layer]:
     return found
 
 
-def _constant_roots(model: onnx.ModelProto) -> dict[str, frozenset[str]]:
+def constant_roots(model: onnx.ModelProto) -> dict[str, frozenset[str]]:
     """For each constant value of a graph, the initialisers that it comes from."""
     roots = {i.name: frozenset({i.name}) for i in model.graph.initializer}
     for node in model.graph.node:
@@ -127,7 +127,7 @@ def _keep_floats_float(model: onnx.ModelProto, chosen: Collection[str]) -> None:
 
 def constant_values(model: onnx.ModelProto, names: Collection[str]) -> dict[str, Array]:
     """Values that a graph computes from its initialisers alone."""
-    roots = _constant_roots(model)
+    roots = constant_roots(model)
     values = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.name in names}
     computed = sorted(set(names) - set(values))
     if computed:
@@ -153,10 +153,10 @@ def _fold_weights(model: onnx.ModelProto, layers: Sequence[Layer]) -> None:
     for node in graph.node:
         if node.name in chosen:
             node.input[1] = renamed.get(node.input[1], node.input[1])
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
+def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove nodes whose outputs nobody reads, then initialisers."""
     needed = {value.name for value in graph.output}
     nodes = []

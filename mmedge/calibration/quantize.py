@@ -30,7 +30,7 @@ from mmedge.calibration.windows import (
 from mmedge.edge.device import cpu_flags, cpu_name
 from mmedge.edge.macs import graph_macs
 from mmedge.edge.runtime.open import open_runtime
-from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes, stored_graph
+from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes, largest_batch, stored_graph
 from mmedge.errors import OutputError, UsageError
 from mmedge.modality import Availability
 
@@ -67,7 +67,9 @@ class QuantizeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One availability before and after. Accuracy in percent, ECE in percent, time in ms of CPU for a batch of 8."""
+    """One availability before and after. Accuracy in percent, ECE in percent, time in ms of CPU for a batch: 8 windows,
+    or as many as a map runs at once.
+    """
 
     availability: str
     pixels: int
@@ -140,7 +142,7 @@ def _quantize(request: QuantizeRequest, bundle: Bundle, part: Path, say: Say) ->
     validate = request.validate or request.calibrate
     graphs = _calibrated(request, bundle, rng, say)
     say("sensitivity of each layer")
-    ranked = _ranked(graphs)
+    ranked = _ranked(graphs, largest_batch(bundle, BATCH))
     for s in ranked[:10]:
         say(f"  {s.layer}: {s.why()}")
     small = too_small([layer for graph in graphs.values() for layer in graph.layers])
@@ -187,13 +189,13 @@ def _calibrated(request: QuantizeRequest, bundle: Bundle, rng: np.random.Generat
             model, external = load_graph(stored_graph(bundle, key, "fp32"))
             layers = linear_layers(model)
             wanted = sorted({layer.input for layer in layers if layer.name not in too_small(layers)})
-            histograms = observe(model, wanted, stack(windows, BATCH))
+            histograms = observe(model, wanted, stack(windows, largest_batch(bundle, BATCH)))
             clips = {name: METHODS[request.method](h) for name, h in histograms.items()}
             found[key] = _Graph(model, external, layers, clips, windows)
     return found
 
 
-def _ranked(graphs: Mapping[GraphKey, _Graph]) -> list[Sensitivity]:
+def _ranked(graphs: Mapping[GraphKey, _Graph], size: int) -> list[Sensitivity]:
     """Every layer, by its noise in whichever graph of one sensor suffers most."""
     worst: dict[str, Sensitivity] = {}
     for key, graph in graphs.items():
@@ -201,7 +203,7 @@ def _ranked(graphs: Mapping[GraphKey, _Graph]) -> list[Sensitivity]:
             continue
         small = too_small(graph.layers)
         layers = [layer for layer in graph.layers if layer.name not in small]
-        batches = stack(graph.windows[:SENSITIVITY_WINDOWS], BATCH)
+        batches = stack(graph.windows[: min(SENSITIVITY_WINDOWS, size)], size)
         for found in sensitivities(graph.model, layers, graph.clips, batches):
             if found.layer not in worst or found.sqnr_db < worst[found.layer].sqnr_db:
                 worst[found.layer] = found

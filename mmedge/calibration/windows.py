@@ -25,12 +25,14 @@ from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.tiling import IoTile, Lattice
 from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
+from mmedge.tile import Tile
 
 Labels = npt.NDArray[np.int64]
 Rng = np.random.Generator
 FEWEST = 8  # windows an availability is calibrated on at least
 TILES = 64  # read of each scene at most: calibration takes the same time on a scene of any size
 CELLS = 4
+MIRRORED_PX = 64  # side of the crops of a convolutional network at most
 
 
 class CalibrationError(MMEdgeError):
@@ -66,7 +68,9 @@ def read_windows(
 ) -> list[LabelledWindow]:
     """Windows of some scenes as a map of `availability` sees them; scenes that lack one of its sensors are left out.
 
-    `crops`: that many windows of each scene, anywhere in it; 0: those of the lattice, as in a map.
+    `crops`: that many windows of each scene, anywhere in it; 0: those of the lattice, as in a map. The window of a
+    convolutional network may be larger than a scene, so that none would be uniform: its crops are small and mirrored
+    until they fill it, and its lattice is run once more with the scene mirrored at its edges.
     """
     return list(chain.from_iterable(_of_scene(scene, bundle, availability, rng, crops) for scene in scenes))
 
@@ -80,28 +84,47 @@ def _of_scene(
         scene = scene.only(availability.names)
         labels = _read_labels(item.labels, scene.grid, bundle) if item.labels else np.full(scene.grid.shape, -1)
         step, halo = bundle.tiling.stride_px, bundle.tiling.halo_px
-        tiles = _crops(bundle, scene.grid, crops, rng) if crops else _lattice(bundle, scene.grid, rng)
-        for where in tiles:
-            for batch in batches(scene.read(where.read), where, bundle, size=1, pixel_m=gsd_m(scene.grid)):
+        for where, seen in _crops(bundle, scene.grid, crops, rng) if crops else _lattice(bundle, scene.grid, rng):
+            tile = _mirrored(scene.read(seen), where.read)
+            for batch in batches(tile, where, bundle, size=1, pixel_m=gsd_m(scene.grid)):
+                if batch.key.mixed and seen != where.read:
+                    continue
                 row, col = where.read.row + halo, where.read.col + halo
                 core = Window(row + batch.cells[0, 0] * step, col + batch.cells[0, 1] * step, step, step)
-                yield LabelledWindow(batch.key, batch.feeds, _cut_labels(labels, core), scene.name)
+                yield LabelledWindow(batch.key, batch.feeds, _cut_labels(labels, core, seen), scene.name)
 
 
-def _lattice(bundle: Bundle, grid: Grid, rng: Rng) -> list[IoTile]:
-    """At most TILES tiles of the lattice."""
+def _lattice(bundle: Bundle, grid: Grid, rng: Rng) -> list[tuple[IoTile, Window]]:
+    """At most TILES tiles of the lattice and what is read of each."""
     tiles = list(Lattice.of(bundle.tiling, grid).tiles(grid.window, CELLS))
-    return [tiles[i] for i in sorted(rng.permutation(len(tiles))[:TILES])]
+    some = [tiles[i] for i in sorted(rng.permutation(len(tiles))[:TILES])]
+    found = [(tile, tile.read) for tile in some]
+    if bundle.tiling.kind == "convolutional" and min(grid.shape) < bundle.tiling.window_px:
+        found += [(tile, tile.read.intersect(grid.window)) for tile in some]
+    return found
 
 
-def _crops(bundle: Bundle, grid: Grid, count: int, rng: Rng) -> list[IoTile]:
-    """Single windows at random places of a grid; none where it is smaller than a window."""
+def _crops(bundle: Bundle, grid: Grid, count: int, rng: Rng) -> list[tuple[IoTile, Window]]:
+    """Single windows at random places of a grid and what is read of each; none where it is smaller than that."""
     side, halo = bundle.tiling.window_px, bundle.tiling.halo_px
-    if min(grid.shape) < side:
+    read = min(side, MIRRORED_PX) if bundle.tiling.kind == "convolutional" else side
+    if min(grid.shape) < read:
         return []
-    rows, cols = (rng.integers(0, n - side + 1, count) for n in grid.shape)
-    wholes = [Window(int(row), int(col), side, side) for row, col in zip(rows, cols, strict=True)]
-    return [IoTile(whole.grow(-halo), whole, 1, 1) for whole in wholes]
+    rows, cols = (rng.integers(0, n - read + 1, count) for n in grid.shape)
+    parts = [Window(int(row), int(col), read, read) for row, col in zip(rows, cols, strict=True)]
+    wholes = [Window(p.row - (side - read) // 2, p.col - (side - read) // 2, side, side) for p in parts]
+    return [(IoTile(w.grow(-halo), w, 1, 1), part) for w, part in zip(wholes, parts, strict=True)]
+
+
+def _mirrored(tile: Tile, whole: Window) -> Tile:
+    """The tile of `whole`: beyond the window of `tile`, its pixels again in mirrored order."""
+    if tile.window == whole:
+        return tile
+    here = tile.window
+    row, col = here.row - whole.row, here.col - whole.col
+    pads = (row, whole.height - here.height - row), (col, whole.width - here.width - col)
+    at = np.ix_(*(np.pad(np.arange(n), pad, mode="symmetric") for n, pad in zip(here.shape, pads, strict=True)))
+    return Tile(whole, {m: x[:, at[0], at[1]] for m, x in tile.data.items()}, {m: v[at] for m, v in tile.valid.items()})
 
 
 def _read_labels(path: Path, grid: Grid, bundle: Bundle) -> Labels:
@@ -116,11 +139,11 @@ def _read_labels(path: Path, grid: Grid, bundle: Bundle) -> Labels:
     return found
 
 
-def _cut_labels(labels: Labels, core: Window) -> Labels:
-    """The core's labels; -1 beyond the scene."""
+def _cut_labels(labels: Labels, core: Window, seen: Window) -> Labels:
+    """The core's labels; -1 beyond the scene and what was read of it."""
     out = np.full(core.shape, -1, np.int64)
     whole = Window(0, 0, *labels.shape)
-    inside = core.intersect(whole)
+    inside = core.intersect(whole).intersect(seen)
     if not inside.empty:
         out[inside.within(core)] = labels[inside.within(whole)]
     return out

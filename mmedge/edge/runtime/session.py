@@ -75,7 +75,7 @@ class Engines:
 
     def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int, keep: int | None = None) -> None:
         self.bundle, self.runtime, self._keep = bundle, runtime, keep
-        self.batch = max(1, min(batch, BATCH_PX // bundle.tiling.window_px**2))
+        self.batch = largest_batch(bundle, batch)
         self._wanted = batch
         self._sessions: dict[GraphKey, Session] = {}
         self._fitted: Engines | None = None
@@ -118,6 +118,11 @@ class Engines:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[key] = found or self.runtime.load(self.bundle, key, batch=self.batch)
             return self._sessions[key]
+
+
+def largest_batch(bundle: Bundle, wanted: int) -> int:
+    """`wanted`, or as many windows as `BATCH_PX` holds."""
+    return max(1, min(wanted, BATCH_PX // bundle.tiling.window_px**2))
 
 
 def stored_graph(bundle: Bundle, key: GraphKey, precision: str) -> Path:
