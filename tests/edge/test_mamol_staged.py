@@ -124,3 +124,14 @@ def test_a_part_that_is_switched_off_is_not_there_and_the_rest_learns(variant: s
 def test_an_adapter_without_experts_is_refused() -> None:
     with pytest.raises(UsageError, match="an adapter needs an expert"):
         staged(dynamic=0, shared=False, special=False)
+
+
+@pytest.mark.parametrize("variant", ["A", "B"])
+def test_weights_at_once_are_those_of_the_softmax(variant: str) -> None:
+    network = staged(variant=variant)
+    data, valid = windows(("optical", "sar"))
+    fast = network(data, valid, uniform=True)
+    assert all(adapter.at_once for adapter in network.adapters.values())
+    for adapter in network.adapters.values():
+        adapter.at_once = False
+    close(network(data, valid, uniform=True), fast)

@@ -93,13 +93,20 @@ class MaMOLConfig(AdapterConfig):
 
 
 class Adapter(nn.Module):
-    """Mixture of low-rank experts in parallel to a frozen feed-forward: dynamic, shared, and one a sensor."""
+    """Mixture of low-rank experts in parallel to a frozen feed-forward: dynamic, shared, and one a sensor.
+
+    `at_once`: where there are two dynamic experts, one product gives the weights of all ranks: the same function, in
+    fewer operations. Graphs that were exported before it was there are another form of it.
+    """
 
     spread: Tensor
 
-    def __init__(self, config: AdapterConfig, width: int = WIDTH, sensors: int = len(SENSORS)) -> None:
+    def __init__(
+        self, config: AdapterConfig, width: int = WIDTH, sensors: int = len(SENSORS), *, at_once: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
+        self.at_once = at_once and config.dynamic == config.top_k == 2
         self.static = config.dynamic + config.shared  # experts of sensors come after these
         experts = self.static + (sensors if config.special else 0)
         if not experts:
@@ -157,7 +164,7 @@ class Adapter(nn.Module):
         columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
         if own or not self.config.special:
             seen = None  # whoever is not dynamic answers everywhere
-        if seen is None and dynamic == self.config.top_k == 2:
+        if seen is None and self.at_once:
             scale = self._two(z, missing, len(down))
         else:
             scale = self.gate(z, missing) @ columns[:dynamic] if dynamic else columns.new_zeros(())

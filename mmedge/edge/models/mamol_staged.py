@@ -42,7 +42,10 @@ class StagedMaMOL(Plain):
         self.sites = dict(sites if config.adapted is None else sites[len(sites) - config.adapted :])
         self.psi = nn.Linear(len(self.sensors), config.missing_width)
         self.adapters = nn.ModuleDict(
-            {_key(name): Adapter(config, site.width, len(self.sensors)) for name, site in self.sites.items()}
+            {
+                _key(name): Adapter(config, site.width, len(self.sensors), at_once=True)
+                for name, site in self.sites.items()
+            }
         )
         self.adapting = True
 
