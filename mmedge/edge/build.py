@@ -20,7 +20,7 @@ from mmedge.errors import BundleError, MachineError
 from mmedge.extras import need
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION")
+PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION", "DECONVOLUTION")
 # What products compute in, by precision. int8 products read dequantized fp32: the pair before them makes them int8.
 PRODUCT_TYPES = {"fp32": "FLOAT", "fp16": "HALF", "int8": "FLOAT"}
 Say = Callable[[str], None]

@@ -19,6 +19,7 @@ from mmedge.errors import BundleError
 
 # LayerNormalization in fp16 overflows on large activations (TensorRT #2564, #4493). Resize wants fp32 scales.
 KEEP_FLOAT = ("LayerNormalization", "Softmax", "Resize", "Range")
+PRODUCTS = ("MatMul", "Conv", "ConvTranspose", "Gemm")
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
 
@@ -77,10 +78,12 @@ def _float_values(model: onnx.ModelProto) -> set[str]:
 
 
 def before_products(model: onnx.ModelProto) -> set[str]:
-    """Values that come from the inputs with no MatMul or Conv on the way: pixels that are being normalised."""
-    plain = {value.name for value in model.graph.input}
+    """Values that come from the inputs with no product on the way, nor beside: pixels that are being normalised."""
+    plain, after = {value.name for value in model.graph.input}, set[str]()
     for node in model.graph.node:
-        if node.op_type not in ("MatMul", "Conv") and any(name in plain for name in node.input):
+        if node.op_type in PRODUCTS or after & set(node.input):
+            after |= set(node.output)
+        elif plain & set(node.input):
             plain |= set(node.output)
     return plain
 

@@ -97,3 +97,25 @@ def test_labels_on_another_grid_are_refused(bundle: Bundle, chile: Path, tmp_pat
     scenes = [LabelledScene(chile / "scene.tif", tmp_path / "shifted.tif")]
     with pytest.raises(SceneError, match="not on the grid"):
         read_windows(scenes, bundle, Availability.of(["sar"], bundle.order), np.random.default_rng(0))
+
+
+def test_windows_larger_than_a_scene_are_mirrored(chile: Path) -> None:
+    """mamol-conv runs windows of 256 px, the example has 224: real pixels, none invented, no window without a judge."""
+    bundle = open_bundle("mamol-conv")
+    availability = Availability.of(["sar"], bundle.order)
+    scenes = [LabelledScene(chile / "scene.tif", chile / "landcover.tif")]
+    crop, *_ = read_windows(scenes, bundle, availability, np.random.default_rng(0), crops=1)
+    assert not crop.key.mixed
+    inside = crop.feeds["sar"][0, :, 96:160, 96:160]
+    np.testing.assert_array_equal(crop.feeds["sar"][0, :, 96:160, 32:96], inside[:, :, ::-1])
+    np.testing.assert_array_equal(crop.feeds["sar"][0, :, 160:224, 96:160], inside[:, ::-1])
+    core = bundle.tiling.stride_px
+    assert (crop.labels >= 0).sum() <= 64 * 64 < core * core  # what is mirrored has no label
+
+    lattice = read_windows(scenes, bundle, availability, np.random.default_rng(0))
+    kinds = Counter(w.key.mixed for w in lattice)
+    assert kinds[False] == kinds[True] > 0
+    with rasterio.open(chile / "landcover.tif") as src:
+        known = np.isin(src.read(1), [c.value for c in bundle.classes]).sum()
+    for mixed in (False, True):  # each pixel of the scene is judged once in either kind of graph
+        assert sum((w.labels >= 0).sum() for w in lattice if w.key.mixed == mixed) == known

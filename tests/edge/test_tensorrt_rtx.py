@@ -27,7 +27,8 @@ from mmedge.edge.runtime.session import GraphKey, input_shapes, stored_graph  # 
 from mmedge.errors import BundleError  # noqa: E402
 
 BUNDLE = open_bundle()
-GRAPHS = [(key, p) for key in GraphKey.every(BUNDLE) for p in (*BUNDLE.precisions(), "fp16")]
+SHIPPED = {name: open_bundle(name) for name in ("mamol-terra", "mamol-conv")}
+GRAPHS = [(n, key, p) for n, b in SHIPPED.items() for key in GraphKey.every(b) for p in (*b.precisions(), "fp16")]
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +45,11 @@ def parse(path: Path) -> dict[str, int]:
     return layer_types(trt, network)
 
 
-@pytest.mark.parametrize(("key", "precision"), GRAPHS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("model", "key", "precision"), GRAPHS, ids=lambda value: str(value))
 def test_every_node_of_every_shipped_graph_parses_with_the_type_it_should(
-    bundle: Bundle, key: GraphKey, precision: str
+    model: str, key: GraphKey, precision: str
 ) -> None:
-    with graph_file(bundle, key, precision) as path:
+    with graph_file(SHIPPED[model], key, precision) as path:
         layers = parse(path)
         check_types(layers, precision, path.name)
         wanted = sum(
@@ -57,15 +58,18 @@ def test_every_node_of_every_shipped_graph_parses_with_the_type_it_should(
     assert layers["NORMALIZATION:FLOAT"] == wanted > 0  # normalisation stays fp32
 
 
-@pytest.mark.parametrize("precision", [*BUNDLE.precisions(), "fp16"])
-def test_graphs_of_one_sensor_build(bundle: Bundle, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "precision"), [(n, p) for n, b in SHIPPED.items() for p in (*b.precisions(), "fp16")]
+)
+def test_graphs_of_one_sensor_build(model: str, precision: str) -> None:
+    bundle = SHIPPED[model]
     key = next(k for k in GraphKey.every(bundle) if str(k) == "sar")
     said: list[str] = []
     with graph_file(bundle, key, precision) as path:
         built = build(
             trt, path, input_shapes(bundle, key, 1), precision, BuildOptions(batch=(1, 2, 4)), say=said.append
         )
-    assert len(built.plan) > 1 << 20
+    assert len(built.plan) > 1 << 19
     assert said  # a build is never silent
 
 
