@@ -122,10 +122,15 @@ def test_sensitivity_finds_the_layer_that_was_spoilt(small: Path) -> None:
     feeds |= {f"{m}_valid": np.ones((2, 1, 64, 64), bool) for m in ("optical", "sar")}
     layers = linear_layers(model)
     clips = {n: h.top for n, h in observe(model, [layer.input for layer in layers], [feeds]).items()}
-    ranked = sensitivities(model, layers, clips | {"sar_in": clips["sar_in"] / 50}, [feeds])
-    assert ranked[0].layer == "sar_w"
-    assert ranked[0].sqnr_db < ranked[1].sqnr_db - 10
+    ranked = sensitivities(model, layers, clips | {"hidden": clips["hidden"] / 50}, [feeds])
+    assert ranked[0].layer == "second"
+    assert ranked[0].sqnr_db < ranked[1].sqnr_db - 5
     assert "dB" in ranked[0].why()
+    # OpenVINO moves Q/DQ across the concatenation of pixels and mask, and rounds more than ONNX Runtime does.
+    in_openvino = {s.layer: s.sqnr_db for s in ranked}["optical_w"]
+    alone = quantized(model, [layer for layer in layers if layer.name == "optical_w"], clips)
+    before, after = (with_outputs(m, ()).run(["logits"], feeds)[0] for m in (model, alone))
+    assert in_openvino < 10 * np.log10((before**2).mean() / ((after - before) ** 2).mean()) - 10
 
 
 def test_products_with_computed_weights_are_never_quantized() -> None:
