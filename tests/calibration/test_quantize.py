@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from small_bundle import write_bundle
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
@@ -70,6 +71,17 @@ def test_the_bundle_maps_in_int8_and_in_fp32(done: tuple[Path, Any], chile: Path
     np.testing.assert_array_equal(read(made["fp32"].outputs.map), original)
     assert (read(made["int8"].outputs.map) == original).mean() > 0.9
     assert made["int8"].provenance.precision == "int8"
+
+
+def test_windows_too_large_for_a_batch_of_eight_are_quantized_too(chile: Path, tmp_path: Path) -> None:
+    """A batch holds at most 512 x 512 pixels: 5 windows of 220."""
+    folder = write_bundle(tmp_path / "wide", window_px=220)
+    item = json.loads((folder / "model.json").read_text())
+    arguments = ["quantize", str(folder), "--scenes", str(chile / "scene.tif"), "--windows", "8", "-q"]
+    assert run([*arguments, "-o", str(tmp_path / "out")]) == 0
+    made = json.loads((tmp_path / "out" / "model.json").read_text())["properties"]
+    assert made["mmedge:tiling"] == item["properties"]["mmedge:tiling"]
+    assert "batch of 5" in made["mmedge:cost"]["unit"]
 
 
 def test_a_gate_that_fails_writes_nothing(
