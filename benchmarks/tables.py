@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+ORDER = ("fp32", "bf16", "int8")
 Results = dict[str, dict[str, Any]]
 PREPARE = "bash benchmarks/measure.sh FOLDER prepare && bash benchmarks/measure.sh FOLDER"
 WORK = "6 bands uint16 in DEFLATE tiles of 512 (`benchmarks/scene.py`, seed 0); U-Net of 0.79 M parameters, stride 16,"
@@ -73,7 +74,9 @@ def _machine(found: Results) -> str:
 def floors_page(found: Results) -> str:
     """mmedge and the sum of its floors."""
     rows = []
-    for row in _rows(found, "floors-").values():
+    for row in sorted(
+        _rows(found, "floors-").values(), key=lambda row: (row["threads"], ORDER.index(row["precision"]))
+    ):
         parts, whole = row["floors"], row["mmedge"]
         for kind in ("cpu", "wall"):
             each = [parts[name][f"{kind}_s"] for name in ("read", "compute", "write")]
@@ -91,7 +94,7 @@ def floors_page(found: Results) -> str:
                     whole["peak_rss_gib"],
                 ]
             )
-    side = next(iter(_rows(found, "floors-").values()))["side_px"]
+    side = next(iter(every))["side_px"]
     head = "| threads | window | computed | | read | compute | write | sum | mmedge | ratio | RSS GiB"
     return "\n".join(
         [

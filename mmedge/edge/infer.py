@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,8 @@ def run(
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
             asides = _Asides(pool.submit(_inputs, scene), pool.submit(strange_shares, scene, bundle, job.region))
             engines, plan = _sized(request, engines, job.region, scene)
+            if strips is not None:  # a kill costs a row of tiles, not a band of them
+                plan = replace(plan, tall=1)
             tiles = _tiles(request, scene, job, plan, engines, strips)
             return _map(
                 request,
