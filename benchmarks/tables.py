@@ -73,10 +73,8 @@ def _machine(found: Results) -> str:
 
 def floors_page(found: Results) -> str:
     """mmedge and the sum of its floors."""
-    rows = []
-    for row in sorted(
-        _rows(found, "floors-").values(), key=lambda row: (row["threads"], ORDER.index(row["precision"]))
-    ):
+    rows, every = [], _rows(found, "floors-").values()
+    for row in sorted(every, key=lambda row: (row["threads"], ORDER.index(row["precision"]))):
         parts, whole = row["floors"], row["mmedge"]
         for kind in ("cpu", "wall"):
             each = [parts[name][f"{kind}_s"] for name in ("read", "compute", "write")]
