@@ -149,8 +149,22 @@ def peers_page(found: Results) -> str:
             "The whole scene of 10,000 x 10,000 px, 2 threads:",
             "",
             *_table("| wall s | CPU s | RSS GiB", alone),
+            *_against_best(alone),
         ]
     )
+
+
+def _against_best(alone: list[list[Any]]) -> list[str]:
+    """mmedge's wall times as shares of the fastest peer's that overlaps its tiles."""
+    peers = [row for row in alone if not str(row[0]).startswith("mmedge") and row[0] != "naive"]
+    if not peers:
+        return []
+    best = min(peers, key=lambda row: float(row[1]))
+    shares = [f"{name} {wall / best[1]:.2f}" for name, wall, *_ in alone if str(name).startswith("mmedge")]
+    return [
+        f"Wall time over that of {best[0]}, the fastest peer here that overlaps its tiles: {', '.join(shares)}.",
+        "",
+    ]
 
 
 SCALING = (
