@@ -48,7 +48,7 @@ class Tiling:
     `convolutional`: any window will do whose halo is at least `halo_px` (half the receptive field, measured at export)
     and whose origin lies on multiples of `align_px` (the network's stride).
     A token is `token_px` pixels wide (1 for convolutional networks): availability is decided for each token.
-    `resizable`: any other window will do too that is a multiple of `align_px`.
+    `resizable`: any other window will do too that is a multiple of `align_px`, unless a modality is seen as `relief`.
     """
 
     kind: Literal["attention", "convolutional"]
@@ -82,6 +82,10 @@ class Bundle:
     tiling: Tiling
     nodata: int
     item: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.tiling.resizable and any(m.derive == "relief" for m in self.modalities):
+            raise ValueError("`relief` depends on the whole window: a network that sees it takes windows of one size")
 
     @property
     def order(self) -> tuple[str, ...]:

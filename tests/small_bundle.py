@@ -1,6 +1,7 @@
 """A small convolutional bundle of known receptive field, written as ONNX by hand: real graphs, seeded weights.
 
 Two 3 x 3 convolutions see 2 pixels to each side; every sensor brings its data, filled where invalid, and its mask.
+Elevation is seen as relief in windows of one size, as terrain, which itself looks around, in a resizable one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.bundle import SCHEMA, graph_href, write_model_json
+from mmedge.edge.relief import TERRAIN_REACH_PX
 from mmedge.modality import Availability
 
 MODALITIES: list[dict[str, Any]] = [
@@ -25,9 +27,13 @@ CLASSES = [(1, "water", "1f78b4"), (2, "trees", "33a02c"), (4, "crops", "ffd92f"
 WIDTH = 8
 
 
-def write_bundle(folder: Path, *, window_px: int = 64, halo_px: int = 2) -> Path:
+def write_bundle(folder: Path, *, window_px: int = 64, halo_px: int = 2, resizable: bool = False) -> Path:
     """A bundle with a graph for every availability of optical, sar and elevation."""
     order = tuple(m["name"] for m in MODALITIES)
+    modalities = MODALITIES
+    if resizable:
+        halo_px += TERRAIN_REACH_PX
+        modalities = [{**m, "derive": "terrain"} if "derive" in m else m for m in MODALITIES]
     (folder / "graphs").mkdir(parents=True)
     for availability in Availability.every(order):
         for mixed in (False, True):
@@ -40,13 +46,14 @@ def write_bundle(folder: Path, *, window_px: int = 64, halo_px: int = 2) -> Path
                 {"classification:classes": [{"value": v, "name": n, "color_hint": c} for v, n, c in CLASSES]}
             ],
             "mmedge:schema": SCHEMA,
-            "mmedge:modalities": MODALITIES,
+            "mmedge:modalities": modalities,
             "mmedge:tiling": {
                 "kind": "convolutional",
                 "window_px": window_px,
                 "halo_px": halo_px,
                 "align_px": 1,
                 "token_px": 1,
+                "resizable": resizable,
             },
             "mmedge:nodata": 255,
         }

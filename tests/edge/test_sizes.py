@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
+from small_bundle import write_bundle
 
 from mmedge.bundle import open_bundle
 from mmedge.cli import options
@@ -20,7 +22,7 @@ from mmedge.edge.infer import infer, open_engines
 from mmedge.edge.predict import Plan, predict
 from mmedge.edge.request import Request
 from mmedge.edge.runtime.session import Engines, GraphKey
-from mmedge.errors import UsageError
+from mmedge.errors import BundleError, UsageError
 from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
@@ -50,13 +52,7 @@ def large(chile: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the small network whose windows may be resized up to 512 pixels."""
-    from small_bundle import write_bundle
-
-    folder = write_bundle(tmp_path_factory.mktemp("bundles") / "wide", window_px=512)
-    item = json.loads((folder / "model.json").read_text())
-    item["properties"]["mmedge:tiling"]["resizable"] = True
-    (folder / "model.json").write_text(json.dumps(item))
-    return folder
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "wide", window_px=512, resizable=True)
 
 
 def peak_mib(scene: Path, out: Path, model: Path, limit: int) -> float:
@@ -66,12 +62,24 @@ def peak_mib(scene: Path, out: Path, model: Path, limit: int) -> float:
 
 def test_a_run_stays_within_its_memory_and_gives_the_same_map(large: Path, wide: Path, tmp_path: Path) -> None:
     free = peak_mib(large, tmp_path / "free.tif", wide, 0)
-    limit = 520 * MIB
-    bound = peak_mib(large, tmp_path / "bound.tif", wide, limit)
-    assert bound * MIB <= limit
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        peak_mib(large, tmp_path / "small.tif", wide, 1)
+    (least,) = re.findall(r"take about (\d+) MiB", caught.value.stderr)
+    limit = int(least) * 21 // 20  # a process differs from the next by some MiB
+    bound = peak_mib(large, tmp_path / "bound.tif", wide, limit * MIB)
+    assert bound <= limit
     assert bound < free
     for kind in ("", "_confidence", "_sensors", "_probs"):
         assert (tmp_path / f"bound{kind}.tif").read_bytes() == (tmp_path / f"free{kind}.tif").read_bytes()
+
+
+def test_a_resizable_window_of_relief_is_refused(small: Path, tmp_path: Path) -> None:
+    """Relief depends on the whole window: with another window the map would be another."""
+    item = json.loads((small / "model.json").read_text())
+    item["properties"]["mmedge:tiling"]["resizable"] = True
+    (tmp_path / "model.json").write_text(json.dumps(item))
+    with pytest.raises(BundleError, match="windows of one size"):
+        open_bundle(tmp_path)
 
 
 def test_too_little_memory_is_an_error_that_says_how_much_is_needed(chile: Path, small: Path, tmp_path: Path) -> None:
