@@ -26,7 +26,8 @@ OVERLAP_PLACES = 32  # along each side of the grid
 # Radar and optics of one place are seldom more than 12 days apart where both fly; a month is another season.
 MAX_GAP_DAYS = 30
 
-# Windows of 96 pixels, 3 x 3 of them spread over the scene, a search of 8 pixels to each side. Shifts of 0.25 to 3.8
+# Windows of 96 pixels, 3 x 3 of them spread over the scene (2 x 2 where more would show the same), a search of 8 pixels
+# to each side. Shifts of 0.25 to 3.8
 # pixels injected into examples/chile (radar against optics) are found within 0.08 pixels rms; see docs.
 SHIFT_PX, SHIFT_PLACES, SEARCH_PX = 96, 3, 8
 MIN_WINDOWS, MIN_VALID = 3, 0.9
@@ -100,7 +101,8 @@ def _shifts(sources: Mapping[str, Source], reference: Grid) -> Iterator[Said]:
 
 
 def _windows(grid: Grid) -> list[Window]:
-    rows, cols = (np.linspace(0, size - SHIFT_PX, SHIFT_PLACES).round().astype(int) for size in grid.shape)
+    places = SHIFT_PLACES if min(grid.shape) >= 2 * SHIFT_PX else 2
+    rows, cols = (np.linspace(0, size - SHIFT_PX, places).round().astype(int) for size in grid.shape)
     return [Window(int(row), int(col), SHIFT_PX, SHIFT_PX) for row in rows for col in cols]
 
 
