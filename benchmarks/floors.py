@@ -81,7 +81,7 @@ class Compute:
     def __init__(self, bundle: Bundle, scene: Path, *, precision: str, threads: int) -> None:
         runtime, _ = open_runtime("openvino", precision=precision, threads=threads)
         with open_scene(scene, bundle.modalities) as opened:
-            engines = Engines(bundle, runtime, batch=8).fitted(opened.grid)
+            engines = Engines(bundle, runtime).fitted(opened.grid)
             tiles = list(Lattice.of(engines.bundle.tiling, opened.grid).tiles(opened.grid.window, 1))
             tile = opened.read(tiles[len(tiles) // 2].read)
         self.windows, self.tiling, self.threads = len(tiles), engines.bundle.tiling, threads

@@ -81,17 +81,17 @@ def mirrored(target: Path, side: int) -> Path:
     return target
 
 
-def bare_session(scene_path: Path, model: str, *, threads: int, batch: int, precision: str) -> tuple[Seconds, int]:
+def bare_session(scene_path: Path, model: str, *, threads: int, precision: str) -> tuple[Seconds, int]:
     """Time for all windows of the scene through the sessions alone, and how many windows those are."""
     bundle = open_bundle(model)
-    engines = Engines(bundle, open_runtime("openvino", precision=precision, threads=threads)[0], batch=batch)
+    engines = Engines(bundle, open_runtime("openvino", precision=precision, threads=threads)[0])
     some: list[Batch] = []
     with open_scene(scene_path, bundle.modalities) as scene:
         lattice, pixel_m = Lattice.of(bundle.tiling, scene.grid), gsd_m(scene.grid)
         tiles = list(lattice.tiles(scene.grid.window, 8))
         total = sum(tile.rows * tile.cols for tile in tiles)
         for where in tiles[len(tiles) // 2 :][:4]:
-            some += batches(scene.read(where.read), where, bundle, size=batch, pixel_m=pixel_m)
+            some += batches(scene.read(where.read), where, bundle, size=engines.batch, pixel_m=pixel_m)
 
     def run(i: int) -> None:
         engines.session(some[i % len(some)].key).run(some[i % len(some)].feeds)
@@ -99,7 +99,7 @@ def bare_session(scene_path: Path, model: str, *, threads: int, batch: int, prec
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, range(4 * threads)))  # compile and warm up
         with Stopwatch() as spent:
-            list(pool.map(run, range(-(-total // batch))))
+            list(pool.map(run, range(-(-total // engines.batch))))
     return spent.seconds, total
 
 
@@ -119,10 +119,10 @@ def main() -> None:
             "infer", str(EXAMPLE), "-o", f"{folder}/example.tif", "--overwrite", "-m", args.model
         )
         scene = mirrored(Path(folder) / "scene.tif", args.side)
-        before, windows = bare_session(scene, args.model, threads=threads, batch=8, precision=args.precision)
+        before, windows = bare_session(scene, args.model, threads=threads, precision=args.precision)
         with Stopwatch() as spent:
             record = infer(scene, f"{folder}/map.tif", model=args.model, precision=args.precision, threads=threads)
-        after, _ = bare_session(scene, args.model, threads=threads, batch=8, precision=args.precision)
+        after, _ = bare_session(scene, args.model, threads=threads, precision=args.precision)
     floor, total = (before + after) / 2, spent.seconds
     result: dict[str, Any] = {
         "schema": "mmedge.benchmark.infer/1",

@@ -23,7 +23,10 @@ def run(
     scenario: Annotated[
         str, typer.Option("--scenario", help="single-stream, offline, or both.")
     ] = "single-stream,offline",
-    batch: Annotated[str, typer.Option("--batch", help="Windows a batch; several for a curve.")] = "8",
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="Windows a batch; several for a curve. By default what suits a backend."),
+    ] = None,
     mixed: Annotated[bool, typer.Option("--mixed", help="The graphs for mixed windows too.")] = False,
     threads: o.Threads = 0,
     warmup: Annotated[float, typer.Option("--warmup", min=0.0, help="Seconds a row, not counted.")] = 1.0,
@@ -78,7 +81,7 @@ def run(
         backends=tuple(backends),
         precisions=tuple(precisions),
         scenarios=tuple(o.commas([scenario])),
-        batches=tuple(_sizes(batch)),
+        batches=tuple(_sizes(batch)) if batch else (None,),
         available=tuple(o.commas(available)) or None,
         mixed=mixed,
         threads=threads,

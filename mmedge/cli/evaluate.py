@@ -167,7 +167,7 @@ def _bundle(
     bundle = open_bundle(model)
     threads = threads or threads_available()
     runtime, _ = open_runtime(backend, precision="fp32", threads=threads)
-    engines = Engines(bundle, runtime, batch=8)
+    engines = Engines(bundle, runtime)
     with open_scene(scene, bundle.modalities, options) as opened:
         for text in opened.warnings:
             console.warn(text)

@@ -37,7 +37,9 @@ def run(
     strict_device: o.StrictDevice = False,
     precision: o.Precision = "fp32",
     threads: o.Threads = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Windows a batch; the map does not depend on it.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows a batch; by default one on a CPU, 8 on a GPU.")
+    ] = None,
     cells: Annotated[
         int, typer.Option("--tile", min=1, help="Windows along a tile's side; the map does not depend on it.")
     ] = 8,

@@ -87,7 +87,7 @@ def _map(
     if available is not None:
         scene = scene.only(choose_sensors(scene, tuple(available)))
     runtime, _ = open_runtime(backend, precision=precision, threads=threads)
-    engines = Engines(bundle, runtime, batch=8)
+    engines = Engines(bundle, runtime)
     layers = [np.full(scene.grid.shape, fill, np.uint8) for fill in (bundle.nodata, 255, 0)]
     for tile in predict(scene, engines, scene.grid.window, Plan(threads=threads, cells=4)):
         where = tile.window.within(scene.grid.window)

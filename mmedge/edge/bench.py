@@ -42,14 +42,14 @@ KEPT = 2000  # latencies that a report keeps, evenly spaced in time: for its plo
 class BenchOptions:
     """What is measured. Each row runs for `duration_s`, or for `count` batches where that is given.
 
-    `available`: sets of at most these sensors; None: all. `mixed`: the graphs for mixed windows too. `idle_s`: how long
-    idle power is measured.
+    `batches`: windows at once; None: what suits a backend. `available`: sets of at most these sensors; None: all.
+    `mixed`: the graphs for mixed windows too. `idle_s`: how long idle power is measured.
     """
 
     backends: tuple[str, ...] = ("auto",)
     precisions: tuple[str, ...] = ("fp32",)
     scenarios: tuple[str, ...] = SCENARIOS
-    batches: tuple[int, ...] = (8,)
+    batches: tuple[int | None, ...] = (None,)
     available: tuple[str, ...] | None = None
     mixed: bool = False
     threads: int = 0

@@ -48,7 +48,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def cells(row: Mapping[str, Any], *, measured: bool) -> list[str]:
     """The cells of a row, as text."""
-    head = [row.get("availability", "-"), row["backend"], row["precision"], str(row["batch"])]
+    head = [row.get("availability", "-"), row["backend"], row["precision"], str(row["batch"] or "-")]
     width = len(COLUMNS) + (len(ENERGY) if measured else 0)
     if "error" in row:
         return [*head, row["error"], *["-"] * (width - 5)]

@@ -34,8 +34,9 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 class Request:
     """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there.
 
-    `require` names the sensors without which the scene is refused; None: all of `available`. `max_memory`: bytes that
-    the process may take. `tune`: sizes that were measured to be the fastest here, measured now if they never were.
+    `require` names the sensors without which the scene is refused; None: all of `available`. `batch` None: what suits
+    the backend. `max_memory`: bytes that the process may take. `tune`: sizes that were measured to be the fastest here,
+    measured now if they never were.
     """
 
     scene: Location | None
@@ -52,7 +53,7 @@ class Request:
     strict_device: bool = False
     precision: str = "fp32"
     threads: int = 0
-    batch: int = 8
+    batch: int | None = None
     cells: int = 8
     max_memory: int | None = None
     tune: bool = False

@@ -16,6 +16,7 @@ class OnnxRuntime:
     """Runs the ONNX graphs as they are. Fulfils `Runtime`."""
 
     name = "onnxruntime"
+    batch = 1
     device = "CPU"
 
     def __init__(self, *, precision: str) -> None:

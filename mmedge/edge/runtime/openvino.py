@@ -25,6 +25,7 @@ class OpenVinoRuntime:
     """
 
     name = "openvino"
+    batch = 1
 
     def __init__(self, *, precision: str, threads: int) -> None:
         self._core, self._precision = ov.Core(), precision

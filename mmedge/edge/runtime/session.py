@@ -55,10 +55,17 @@ class TracingSession(Session, Protocol):
 
 
 class Runtime(Protocol):
-    """A backend on this machine, at one precision. What `load` returns lives as long as the runtime."""
+    """A backend on this machine, at one precision. What `load` returns lives as long as the runtime.
+
+    `batch`: windows at once with which it is fast. On a CPU it is one: what a window needs in between stays in a core's
+    cache then, and no batch has to be filled up.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
 
     @property
     def device(self) -> str: ...
@@ -69,14 +76,14 @@ class Runtime(Protocol):
 class Engines:
     """The graphs of one bundle in one runtime: each compiled when it is first asked for.
 
-    A batch of large windows is cut to `BATCH_PX` pixels: on a CPU more of them at once only take memory. At most `keep`
-    graphs stay compiled (None: all), those that were used last.
+    `batch` windows at once (None: what suits the runtime), fewer where they hold more than `BATCH_PX` pixels. At most
+    `keep` graphs stay compiled (None: all), those that were used last.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int, keep: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int | None = None, keep: int | None = None) -> None:
         self.bundle, self.runtime, self._keep = bundle, runtime, keep
-        self.batch = largest_batch(bundle, batch)
-        self._wanted = batch
+        self._wanted = batch or runtime.batch
+        self.batch = largest_batch(bundle, self._wanted)
         self._sessions: dict[GraphKey, Session] = {}
         self._fitted: Engines | None = None
         self._resized: dict[tuple[Tiling, int], Engines] = {}

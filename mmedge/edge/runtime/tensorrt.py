@@ -35,6 +35,8 @@ class TensorRtRuntime:
     compute capability. A foreign engine is refused, never loaded.
     """
 
+    batch = 8
+
     def __init__(
         self, trt: ModuleType, cuda: ModuleType, *, backend: str, precision: str, device: str, folder: Path
     ) -> None:
