@@ -82,7 +82,9 @@ class EagerSession:
         return logits.float()
 
     def _inputs(self, feeds: Feeds) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(np.require(x, requirements="CW")).to(self._where) for name, x in feeds.items()}
+        return {
+            name: torch.from_numpy(np.require(x, requirements=["C", "W"])).to(self._where) for name, x in feeds.items()
+        }
 
     def _by_sensor(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Data and valid."""
@@ -114,7 +116,7 @@ class Recorded:
     def run(self, feeds: Feeds) -> Data:
         with torch.inference_mode(), self._cuda.stream(self._stream):
             for name, array in feeds.items():
-                self._host[name].copy_(torch.from_numpy(np.require(array, requirements="CW")))
+                self._host[name].copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
                 self._inputs[name].copy_(self._host[name], non_blocking=True)
             self._graph.replay()
             return self._output.cpu().numpy()  # waits for the stream

@@ -92,7 +92,7 @@ class _Worker:
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
 
     def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
-        host = torch.from_numpy(np.require(array, requirements="CW"))
+        host = torch.from_numpy(np.require(array, requirements=["C", "W"]))
         if self._stream is None:
             return host
         return host.pin_memory().to(self._where, non_blocking=True)  # only copies from pinned memory overlap kernels
