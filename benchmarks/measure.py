@@ -84,9 +84,7 @@ def quantized(folder: Path) -> None:
         profile = {**src.profile, "count": 1, "dtype": "uint8", "predictor": 1}
         with rasterio.open(labels, "w", **profile) as out:
             out.write(np.concatenate([strip(0, row, 512, 1024)[1] for row in (0, 512)])[None])
-    if not (folder / "narrow" / "unet").exists():
-        make_bundle(folder / "narrow", window=256, network=folder / "unet.onnx")
-    told = ["quantize", str(folder / "narrow" / "unet"), "--scenes", str(scene), "--labels", str(labels)]
+    told = ["quantize", str(folder / "unet"), "--scenes", str(scene), "--labels", str(labels)]
     told += ["--max-drop", str(MAX_DROP), "--overwrite"]
     code = subprocess.run(
         [sys.executable, "-c", f"from {mmedge.__module__} import main; main()", *told, "-o", str(folder / "part.int8")],
@@ -94,12 +92,6 @@ def quantized(folder: Path) -> None:
     ).returncode
     if code:
         raise RuntimeError(f"mmedge quantize ended with {code}")
-    model = folder / "part.int8" / "model.json"
-    item = json.loads(model.read_text())  # calibrated in narrow windows, run in those of the other precisions
-    item["properties"]["mmedge:tiling"] = json.loads((folder / "unet" / "model.json").read_text())["properties"][
-        "mmedge:tiling"
-    ]
-    model.write_text(json.dumps(item, indent=1))
     (folder / "part.int8").rename(folder / "unet-int8")
 
 

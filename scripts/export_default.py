@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from mmedge.bundle import builtin_bundles, open_bundle, write_model_json
 from mmedge.edge.export import export_graphs, load_eager
 from mmedge.edge.training.item import ROLES, bands_of
+from mmedge.geo_io.tiling import widened
 
 
 def main() -> None:
@@ -21,11 +23,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the bundle; runs/MODEL-export")
     args = parser.parse_args()
     bundle = open_bundle(args.model)
+    tiling = widened(bundle.tiling)
     folder: Path = args.out or Path(f"runs/{bundle.name}-export")
     folder.mkdir(parents=True)
-    export_graphs(load_eager(bundle.folder), folder, window_px=bundle.tiling.window_px)
+    export_graphs(load_eager(bundle.folder), folder, tiling)
     shutil.copy(bundle.folder / "LICENSE", folder)
     item = {key: value for key, value in bundle.item.items() if key != "assets"}
+    item["properties"]["mmedge:tiling"] = asdict(tiling)
     write_model_json(folder, item, ROLES, {".safetensors": {"bands": bands_of(bundle.modalities)}})
     print(folder)
 

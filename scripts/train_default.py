@@ -38,6 +38,7 @@ from mmedge.edge.training.samples import CLASS_VALUES, Arrays, with_relief
 from mmedge.edge.training.score import TILING, WINDOW_PX
 from mmedge.edge.training.terra import TerraConfig, TerraTask, domain
 from mmedge.edge.training.tiling import tiling_of
+from mmedge.geo_io.tiling import widened
 from mmedge.modality import Derive
 
 # The steadier weights' share of the mix: the smallest of .5, .6, .7 at which holes change less than 1 % on the scenes.
@@ -115,7 +116,7 @@ def fit_conv(model: Network, training: TrainingSet, seed: int, runs: Path) -> Sc
 def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
     model = new_conv(training, seed)
     fit_conv(model, training, seed, runs)
-    return model, tiling_of(model, WINDOW_PX, 0, derives=("terrain",))
+    return model, widened(tiling_of(model, WINDOW_PX, 0, derives=("terrain",)))
 
 
 MODELS = {
@@ -137,7 +138,7 @@ def write_bundle(
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    export_graphs(model, folder, window_px=tiling.window_px)
+    export_graphs(model, folder, tiling)
     notice = (args.data / "open/galileo_nano/LICENSE").read_text(encoding="utf-8") if kind.pretrained else ""
     (folder / "LICENSE").write_text(kind.licence + notice, encoding="utf-8")
     scenes = [args.data / "open/terramesh" / scene.name for scene in training.scenes]

@@ -32,6 +32,7 @@ from mmedge.edge.macs import graph_macs
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes, largest_batch, stored_graph
 from mmedge.errors import OutputError, UsageError
+from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
 BATCH = 8
@@ -116,7 +117,7 @@ def quantize(request: QuantizeRequest, *, say: Say = lambda _: None) -> Quantize
 
     Raises CalibrationError for scenes that cannot be calibrated on, OutputError where the output exists.
     """
-    bundle = open_bundle(request.model)
+    bundle = _opened(request.model)
     _check(request)
     part = request.output.with_name(request.output.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -128,6 +129,12 @@ def quantize(request: QuantizeRequest, *, say: Say = lambda _: None) -> Quantize
         return report
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _opened(model: str | Path) -> Bundle:
+    """A bundle in windows for crops."""
+    bundle = open_bundle(model)
+    return replace(bundle, tiling=narrowed(bundle.tiling))
 
 
 def _check(request: QuantizeRequest) -> None:
@@ -152,7 +159,7 @@ def _quantize(request: QuantizeRequest, bundle: Bundle, part: Path, say: Say) ->
     for count in (*STEPS, len(ranked)):
         kept = small | {s.layer: s.why() for s in ranked[:count]}
         _write(bundle, part, graphs, kept)
-        int8 = _engines(open_bundle(part), "int8")
+        int8 = _engines(_opened(part), "int8")
         worst = max(float_accuracy[a] - _accuracy(int8, windows) for a, windows in judges.items())
         say(f"{len(kept)} layers float: at most {worst:.2f} points lost on the validation windows")
         if worst <= MARGIN * request.max_drop:
@@ -257,7 +264,7 @@ def _report(
     say: Say,
 ) -> QuantizeReport:
     say("gates")
-    fp32, int8 = _engines(bundle, "fp32"), _engines(open_bundle(part), "int8")
+    fp32, int8 = _engines(bundle, "fp32"), _engines(_opened(part), "int8")
     rows, temperatures, cost = [], {}, {}
     for availability in graphs_of(bundle):
         windows = read_windows(request.test, bundle, availability, rng) if request.test else judges[availability]
@@ -286,7 +293,8 @@ def _report(
         "mmedge:quantization": {**recipe, "float_layers": dict(kept), "rows": report.document()["rows"]},
         "mmedge:temperature": temperatures,
         "mmedge:cost": {
-            "unit": f"multiply-accumulates a window; ms of CPU for a batch of {fp32.batch}, one thread, OpenVINO",
+            "unit": f"multiply-accumulates a window of {bundle.tiling.window_px} px; "
+            f"ms of CPU for a batch of {fp32.batch}, one thread, OpenVINO",
             "machine": report.machine,
             **cost,
         },

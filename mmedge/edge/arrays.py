@@ -14,7 +14,8 @@ from rasterio.transform import Affine
 from mmedge.bundle import DEFAULT, Bundle, LandClass, open_bundle
 from mmedge.edge.device import threads_available
 from mmedge.edge.domain import strange_shares, warnings_of
-from mmedge.edge.predict import Plan, predict
+from mmedge.edge.predict import predict
+from mmedge.edge.request import Request, cut_up
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
 from mmedge.extras import need
@@ -87,9 +88,10 @@ def _map(
     if available is not None:
         scene = scene.only(choose_sensors(scene, tuple(available)))
     runtime, _ = open_runtime(backend, precision=precision, threads=threads)
-    engines = Engines(bundle, runtime)
+    engines = Engines(bundle, runtime).fitted(scene.grid)
     layers = [np.full(scene.grid.shape, fill, np.uint8) for fill in (bundle.nodata, 255, 0)]
-    for tile in predict(scene, engines, scene.grid.window, Plan(threads=threads, cells=4)):
+    plan = cut_up(Request(scene=None, threads=threads), engines, scene.grid.window, scene)
+    for tile in predict(scene, engines, scene.grid.window, plan):
         where = tile.window.within(scene.grid.window)
         for layer, part in zip(layers, (tile.classes, tile.confidence, tile.sensors), strict=True):
             layer[where] = part

@@ -37,7 +37,7 @@ MARGIN = 1.05
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """What a model takes here, in MiB: `fixed` the process without any graph, `graph` a compiled one, `pixel` each
-    pixel of a batch in each thread that runs it.
+    pixel of the batches that are computed at the same time.
     """
 
     fixed: float
@@ -75,7 +75,7 @@ def measure(engines: Engines, scene: Scene) -> Need:
     """Compile the largest graph that the scene can need for a small batch, and run it once."""
     bundle = engines.bundle
     narrow = PROBE_PX // bundle.tiling.align_px * bundle.tiling.align_px
-    small = engines.resized(window_px=narrow if bundle.tiling.resizable else None, batch=1)
+    small = engines.resized(window_px=narrow if engines.resizable else None, batch=1)
     key = GraphKey(Availability.of(scene.sensors, bundle.order), bundle.mixed)
     before = resident_mib()
     session = small.runtime.load(small.bundle, key, batch=small.batch)
@@ -101,7 +101,8 @@ def need_mib(need: Need, plan: Plan, engines: Engines, scene: Scene, *, graphs: 
 
 
 def _graph_mib(need: Need, plan: Plan, engines: Engines) -> float:
-    return need.graph + plan.threads * need.pixel * engines.batch * engines.bundle.tiling.window_px**2
+    pixels = engines.batch * engines.bundle.tiling.window_px**2
+    return need.graph + engines.runtime.traits.streams(pixels, plan.threads) * need.pixel * pixels
 
 
 def _choices(request: Request, engines: Engines, scene: Scene) -> Iterator[tuple[int, Engines]]:
@@ -109,7 +110,7 @@ def _choices(request: Request, engines: Engines, scene: Scene) -> Iterator[tuple
     tiling = engines.bundle.tiling
     most = request.threads or threads_available()
     for threads in range(most, 0, -1):
-        if not tiling.resizable:
+        if not engines.resizable:
             for shift in range(engines.batch.bit_length()):
                 yield threads, engines.resized(batch=max(1, engines.batch >> shift))
             continue
@@ -122,7 +123,7 @@ def _choices(request: Request, engines: Engines, scene: Scene) -> Iterator[tuple
 def _smaller(plan: Plan) -> Iterator[Plan]:
     """A plan and what takes less memory than it: fewer tiles waiting, less of a cache, smaller tiles."""
     yield plan
-    plan = replace(plan, readers=1, ahead=1)
+    plan = replace(plan, readers=1, ahead=min(plan.ahead, 1))
     while True:
         yield plan
         yield replace(plan, tall=1, cache_bytes=LEAST_CACHE_BYTES)

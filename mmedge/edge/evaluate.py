@@ -85,7 +85,7 @@ def judge(
 
     Sets of which the scene has no sensor leave every pixel unmapped. Raises SceneError where nothing is labelled.
     """
-    order = engines.bundle.order
+    order, engines = engines.bundle.order, engines.fitted(scene.grid)
     known = labels >= 0
     if not known.any():
         raise SceneError(f"no pixel of `{scene.name}` is labelled", hint="do scene and labels overlap?")

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmedge.bundle import graph_href
+from mmedge.bundle import Tiling, graph_href
 from mmedge.edge.external import WEIGHTS, places, refer
 from mmedge.edge.models.mamol import CHANNELS, MaMOL, MaMOLConfig
 from mmedge.edge.models.network import Network
@@ -37,8 +37,9 @@ LATER = ("shared", "special", "aware", "reaches")  # options of MaMOL that the f
 INLINE_BYTES = 1 << 14  # what a graph may hold itself: shapes, scalars, constants of the architecture
 
 
-def export_graphs(model: Network, folder: Path, *, window_px: int = WINDOW_PX) -> list[Path]:
+def export_graphs(model: Network, folder: Path, tiling: Tiling) -> list[Path]:
     """Write every graph of the model and their common weights to `folder/graphs`; the graphs' paths."""
+    align = tiling.align_px if tiling.resizable else None
     target = folder / "graphs"
     target.mkdir(parents=True, exist_ok=True)
     save_weights(model, target / WEIGHTS)
@@ -46,7 +47,7 @@ def export_graphs(model: Network, folder: Path, *, window_px: int = WINDOW_PX) -
     paths = []
     for availability in Availability.every(model.sensors):
         for mixed in (False, True):
-            graph = to_onnx(model, availability.names, mixed=mixed, window_px=window_px)
+            graph = to_onnx(model, availability.names, mixed=mixed, window_px=tiling.window_px, align_px=align)
             _check_size(graph, stored)
             refer(graph, stored)
             paths.append(folder / graph_href(availability, precision="fp32", mixed=mixed))
@@ -101,13 +102,20 @@ class Positional(nn.Module):
         return self.model.answers(data, valid, uniform=not self.mixed)
 
 
-def to_onnx(model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px: int = WINDOW_PX) -> onnx.ModelProto:
-    """One graph, weights inside; its float initialisers bear the names of the model's tensors."""
+def to_onnx(
+    model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px: int = WINDOW_PX, align_px: int | None = None
+) -> onnx.ModelProto:
+    """One graph, weights inside; its float initialisers bear the names of the model's tensors.
+
+    Windows are `window_px` wide, or where `align_px` is given any multiple of it.
+    """
+    side = (window_px, window_px) if align_px is None else (16 * align_px, 24 * align_px)  # apart: no two are one size
     example: list[Tensor] = []
     for m in sensors:
-        side = window_px, window_px
         example += [torch.zeros(2, model.channels[m], *side), torch.ones(2, 1, *side) > 0]
-    batch = torch.export.Dim("batch", min=1, max=4096)
+    free = {0: torch.export.Dim("batch", min=1, max=4096)}
+    if align_px is not None:
+        free |= {2 + i: align_px * torch.export.Dim(name, min=2, max=4096) for i, name in enumerate(("rows", "cols"))}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
@@ -119,7 +127,7 @@ def to_onnx(model: Network, sensors: tuple[str, ...], *, mixed: bool, window_px:
             verbose=False,
             input_names=[name for m in sensors for name in (m, f"{m}_valid")],
             output_names=list(model.outputs),
-            dynamic_shapes={"inputs": tuple({0: batch} for _ in example)},
+            dynamic_shapes={"inputs": tuple(free for _ in example)},
         )
     if program is None:
         raise RuntimeError(f"the exporter gave no graph for {'+'.join(sensors)}")

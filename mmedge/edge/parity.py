@@ -19,7 +19,7 @@ from mmedge.geo_io.tiling import Lattice
 from mmedge.modality import Availability
 from mmedge.tile import Data
 
-BATCH = 8
+BATCH, TILE_PX = 8, 1024
 Floats = npt.NDArray[np.float32]
 
 
@@ -118,7 +118,8 @@ def parity(
 def real_batches(scene: Scene, bundle: Bundle, availability: Availability, *, size: int = BATCH) -> Iterator[Batch]:
     """The windows of a scene as a map of `availability` would run them."""
     scene = scene.only(availability.names)
-    for where in Lattice.of(bundle.tiling, scene.grid).tiles(scene.grid.window, BATCH):
+    cells = max(1, min(BATCH, TILE_PX // bundle.tiling.stride_px))
+    for where in Lattice.of(bundle.tiling, scene.grid).tiles(scene.grid.window, cells):
         tile = scene.read(where.read)
         for batch in batches(tile, where, bundle, size=size, pixel_m=gsd_m(scene.grid)):
             if batch.key.availability == availability:

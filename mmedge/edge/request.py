@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, floor
 from pathlib import Path
 
 from mmedge.bundle import DEFAULT, Bundle
 from mmedge.edge.device import threads_available
-from mmedge.edge.predict import AHEAD, Plan
+from mmedge.edge.predict import READERS, Plan
 from mmedge.edge.runtime.session import Engines
 from mmedge.errors import UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
@@ -141,14 +141,11 @@ def cut_up(request: Request, engines: Engines, region: Window, scene: Scene) -> 
     tall = 1
     while tall < TALL and _fits(cells, tall + 1, engines, scene):
         tall += 1
-    # A large window keeps a thread busy while the next is read: fewer of them have to wait in memory.
-    return Plan(
-        threads=threads,
-        cells=cells,
-        tall=tall,
-        cache_bytes=_cache_bytes(cells, tall, engines, scene),
-        ahead=1 if cells == 1 else AHEAD,
-    )
+    plan = Plan(threads=threads, cells=cells, tall=tall, cache_bytes=_cache_bytes(cells, tall, engines, scene))
+    if cells > 1:
+        return plan
+    # A large window keeps a thread busy while the next is read: none has to wait in memory.
+    return replace(plan, readers=min(READERS, -(-threads // 2)), ahead=0)
 
 
 def _fits(cells: int, tall: int, engines: Engines, scene: Scene) -> bool:

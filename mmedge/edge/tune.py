@@ -31,7 +31,7 @@ from mmedge.modality import Availability
 
 SCHEMA = "mmedge.tuning/1"
 BATCHES, CELLS = (1, 2, 4, 8, 16, 32), (4, 8, 16)
-STEPS_PX = (256, 384, 512, 768, 896)
+STEPS_PX = (256, 384, 512, 768, 1024, 1280)
 SECONDS, ROUNDS = 0.3, 3
 AS_GOOD = 0.98
 Size = TypeVar("Size")
@@ -67,7 +67,7 @@ def tune(
     tiling, threads = engines.bundle.tiling, request.threads or threads_available()
     engines = Engines(engines.bundle, engines.runtime, batch=engines.batch)  # what is compiled here is not kept
     key = GraphKey(Availability.of(scene.sensors, engines.bundle.order), False)
-    if tiling.resizable:
+    if engines.resizable:
         steps = sorted({min(step, tiling.stride_px) // tiling.align_px * tiling.align_px for step in STEPS_PX})
         windows = [step + 2 * tiling.halo_px for step in steps if step]
         rates = _rates(windows, lambda window: _session_rate(engines.resized(window_px=window, batch=1), key, threads))

@@ -13,6 +13,11 @@ from dataclasses import dataclass, replace
 from mmedge.bundle import Tiling
 from mmedge.grid import Grid, Window
 
+# Where a network may be run at any size: the overlap of windows, computed for nothing, is kept below this share.
+OVERLAP = 1.25
+WIDE_PX = range(256, 1281, 64)
+CORE_HALOS = 3  # the core of a narrow window is at least so many halos wide: at most 2.8 times a map's pixels
+
 
 @dataclass(frozen=True, slots=True)
 class IoTile:
@@ -77,6 +82,33 @@ class Lattice:
         rows, cols = i[1] - i[0], j[1] - j[0]
         covered = Window(i[0] * step - self.origin[0], j[0] * step - self.origin[1], rows * step, cols * step)
         return IoTile(covered.intersect(region), covered.grow(halo), rows, cols)
+
+
+def wide_px(halo_px: int) -> int:
+    """The smallest window whose overlap costs little."""
+    fits = (w for w in WIDE_PX if w > 2 * halo_px and (w / (w - 2 * halo_px)) ** 2 <= OVERLAP)
+    return next(fits, WIDE_PX[-1])
+
+
+def narrow_px(halo_px: int, least: int = 0) -> int:
+    """A window for work on single windows, not on maps: of at least `least` pixels."""
+    return -(-max(least, (CORE_HALOS + 2) * halo_px) // WIDE_PX.step) * WIDE_PX.step
+
+
+def widened(tiling: Tiling) -> Tiling:
+    """The tiling for maps: of a convolutional network in wide windows of any size."""
+    if tiling.kind != "convolutional":
+        return tiling
+    window = max(tiling.window_px, wide_px(tiling.halo_px)) // tiling.align_px * tiling.align_px
+    return replace(tiling, window_px=window, resizable=True)
+
+
+def narrowed(tiling: Tiling) -> Tiling:
+    """The tiling for crops: a resizable window is no wider than it has to be."""
+    if not tiling.resizable:
+        return tiling
+    window = min(tiling.window_px, narrow_px(tiling.halo_px)) // tiling.align_px * tiling.align_px
+    return replace(tiling, window_px=window, resizable=False)
 
 
 def fitted(tiling: Tiling, grid: Grid) -> Tiling:

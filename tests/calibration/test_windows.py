@@ -22,6 +22,7 @@ from mmedge.calibration.windows import (
 )
 from mmedge.edge.runtime.session import GraphKey
 from mmedge.errors import SceneError
+from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
 
@@ -100,8 +101,10 @@ def test_labels_on_another_grid_are_refused(bundle: Bundle, chile: Path, tmp_pat
 
 
 def test_windows_larger_than_a_scene_are_mirrored(chile: Path) -> None:
-    """mamol-conv runs windows of 256 px, the example has 224: real pixels, none invented, no window without a judge."""
+    """mamol-conv is quantized on windows of 256 px, the example has 224: real pixels, no window without a judge."""
     bundle = open_bundle("mamol-conv")
+    bundle = replace(bundle, tiling=narrowed(bundle.tiling))
+    assert bundle.tiling.window_px == 256
     availability = Availability.of(["sar"], bundle.order)
     scenes = [LabelledScene(chile / "scene.tif", chile / "landcover.tif")]
     crop, *_ = read_windows(scenes, bundle, availability, np.random.default_rng(0), crops=1)

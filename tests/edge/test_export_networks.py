@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from networks import small  # noqa: E402
 
-from mmedge.bundle import graph_href  # noqa: E402
+from mmedge.bundle import Tiling, graph_href  # noqa: E402
 from mmedge.edge.export import WEIGHTS, export_graphs, load_eager, save_weights, to_onnx  # noqa: E402
 from mmedge.edge.models.mars import Mars  # noqa: E402
 from mmedge.edge.models.network import Network  # noqa: E402
@@ -101,7 +101,7 @@ def test_openvino_equals_eager(
     mixed: bool,
 ) -> None:
     made, names = network(method, options, encoder, task, crops), tuple(name.split("+"))
-    graph = to_onnx(made, names, mixed=mixed)
+    graph = to_onnx(made, names, mixed=mixed, align_px=None if made.sees_whole_window else made.token_px)
     if isinstance(made, Mars) and made.config.routing == "image":
         computes_the_chosen_experts_alone(graph)
     data, valid = holed(crops, names, mixed=mixed)
@@ -124,7 +124,8 @@ def test_files_hold_the_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
     recipe = {"method": "dropout", "channels": {"b": 2}, "classes": 3, "encoder_options": SMALL["unet"]}
     made = build(recipe).eval()
-    paths = export_graphs(made, tmp_path, window_px=32)
+    tiling = Tiling(kind="attention", window_px=32, halo_px=0, align_px=32, token_px=1)
+    paths = export_graphs(made, tmp_path, tiling)
     availability = Availability.every(("b",))[0]
     assert paths == [tmp_path / graph_href(availability, precision="fp32", mixed=m) for m in (False, True)]
     feeds = {"b": np.random.default_rng(0).normal(size=(2, 2, 32, 32)).astype(np.float32)}

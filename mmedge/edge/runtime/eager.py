@@ -14,7 +14,7 @@ from torch import Tensor
 from mmedge.bundle import Bundle
 from mmedge.edge.export import load_eager
 from mmedge.edge.models.network import Network
-from mmedge.edge.runtime.session import Feeds, GraphKey
+from mmedge.edge.runtime.session import Feeds, GraphKey, Traits
 from mmedge.tile import Data
 
 WARM_RUNS = 3  # before a CUDA graph is recorded: compilation and the libraries' own setting up cannot be recorded
@@ -36,8 +36,8 @@ class EagerRuntime:
         torch.set_num_threads(1)  # each worker thread computes on its own
 
     @property
-    def batch(self) -> int:
-        return 8 if self._where.type == "cuda" else 1
+    def traits(self) -> Traits:
+        return Traits(batch=8, any_window=False) if self._where.type == "cuda" else Traits()
 
     @property
     def device(self) -> str:

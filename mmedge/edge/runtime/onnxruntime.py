@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from mmedge.bundle import Bundle
-from mmedge.edge.runtime.session import Feeds, GraphKey, stored_graph
+from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, stored_graph
 from mmedge.tile import Data
 
 
@@ -16,7 +16,7 @@ class OnnxRuntime:
     """Runs the ONNX graphs as they are. Fulfils `Runtime`."""
 
     name = "onnxruntime"
-    batch = 1
+    traits = Traits()
     device = "CPU"
 
     def __init__(self, *, precision: str) -> None:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: one inference stream a worker thread."""
+"""OpenVINO on the CPU: an inference stream a worker thread, or two threads to a stream where windows are large."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from mmedge.bundle import Bundle
-from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes, stored_graph
+from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes, stored_graph
 from mmedge.tile import Data
 
 # The first inference of a process sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on
@@ -25,15 +25,12 @@ class OpenVinoRuntime:
     """
 
     name = "openvino"
-    batch = 1
+    # As fast as a thread for each, in half the memory: a U-Net on windows of 912 px, 2 cores, 3.4 Mpx/s and 256 MiB.
+    traits = Traits(shared_px=768 * 768)
 
     def __init__(self, *, precision: str, threads: int) -> None:
         self._core, self._precision = ov.Core(), precision
-        self._options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "NUM_STREAMS": str(threads),
-            "INFERENCE_NUM_THREADS": str(threads),
-        }
+        self._threads = threads
 
     @property
     def device(self) -> str:
@@ -43,7 +40,12 @@ class OpenVinoRuntime:
         model = self._core.read_model(stored_graph(bundle, key, self._precision))
         shapes = input_shapes(bundle, key, batch)
         model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
-        return OpenVinoSession(self._core.compile_model(model, "CPU", self._options))
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self._precision == "bf16" else "f32",
+            "NUM_STREAMS": str(self.traits.streams(batch * bundle.tiling.window_px**2, self._threads)),
+            "INFERENCE_NUM_THREADS": str(self._threads),
+        }
+        return OpenVinoSession(self._core.compile_model(model, "CPU", options))
 
 
 class OpenVinoSession:

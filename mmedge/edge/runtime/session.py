@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
@@ -54,18 +55,32 @@ class TracingSession(Session, Protocol):
         ...
 
 
-class Runtime(Protocol):
-    """A backend on this machine, at one precision. What `load` returns lives as long as the runtime.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What suits a backend.
 
-    `batch`: windows at once with which it is fast. On a CPU it is one: what a window needs in between stays in a core's
-    cache then, and no batch has to be filled up.
+    `batch`: windows at once. On a CPU it is one: what a window needs in between stays in a core's cache then, and no
+    batch has to be filled up. Two threads share a batch of `shared_px` pixels or more. `any_window`: a graph is
+    compiled in a second, so that windows may be resized for each scene.
     """
+
+    batch: int = 1
+    shared_px: float = inf
+    any_window: bool = True
+
+    def streams(self, pixels: int, threads: int) -> int:
+        """Batches of so many pixels that `threads` threads compute at the same time."""
+        return -(-threads // 2) if pixels >= self.shared_px else threads
+
+
+class Runtime(Protocol):
+    """A backend on this machine, at one precision. What `load` returns lives as long as the runtime."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def batch(self) -> int: ...
+    def traits(self) -> Traits: ...
 
     @property
     def device(self) -> str: ...
@@ -82,18 +97,21 @@ class Engines:
 
     def __init__(self, bundle: Bundle, runtime: Runtime, *, batch: int | None = None, keep: int | None = None) -> None:
         self.bundle, self.runtime, self._keep = bundle, runtime, keep
-        self._wanted = batch or runtime.batch
+        self._wanted = batch or runtime.traits.batch
         self.batch = largest_batch(bundle, self._wanted)
         self._sessions: dict[GraphKey, Session] = {}
         self._fitted: Engines | None = None
         self._resized: dict[tuple[Tiling, int], Engines] = {}
         self._lock = Lock()
 
+    @property
+    def resizable(self) -> bool:
+        """Whether windows of other sizes will do."""
+        return self.bundle.tiling.resizable and self.runtime.traits.any_window
+
     def fitted(self, grid: Grid) -> Engines:
-        """The engines for a scene: with a window that fits it, where the network takes any. Those of the last scene are
-        kept.
-        """
-        tiling = fitted(self.bundle.tiling, grid)
+        """The engines for a scene: with a window that fits it, where any will do. Those of the last scene are kept."""
+        tiling = fitted(self.bundle.tiling, grid) if self.resizable else self.bundle.tiling
         if tiling == self.bundle.tiling:
             return self
         with self._lock:

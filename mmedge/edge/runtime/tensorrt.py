@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mmedge.bundle import Bundle
 from mmedge.edge.build import make_logger
 from mmedge.edge.engine import accepted_engine
-from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes
+from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes
 from mmedge.errors import MachineError
 from mmedge.tile import Data
 
@@ -35,7 +35,7 @@ class TensorRtRuntime:
     compute capability. A foreign engine is refused, never loaded.
     """
 
-    batch = 8
+    traits = Traits(batch=8, any_window=False)
 
     def __init__(
         self, trt: ModuleType, cuda: ModuleType, *, backend: str, precision: str, device: str, folder: Path

@@ -21,7 +21,7 @@ from mmedge.bundle import Bundle
 from mmedge.edge.dynamo import NAME, versions
 from mmedge.edge.engine import accepted_engine
 from mmedge.edge.program import first_output
-from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes
+from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes
 from mmedge.errors import MachineError
 from mmedge.tile import Data
 
@@ -34,7 +34,7 @@ class TorchTensorRtRuntime:
     """
 
     name = NAME
-    batch = 8
+    traits = Traits(batch=8, any_window=False)
 
     def __init__(
         self, ttrt: ModuleType, *, precision: str, device: str, folder: Path, where: torch.device | None = None

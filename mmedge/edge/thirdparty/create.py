@@ -23,11 +23,9 @@ from mmedge.edge.thirdparty.metadata import metadata_description
 from mmedge.edge.thirdparty.untrusted import read_onnx
 from mmedge.errors import BundleError, OutputError, UsageError
 from mmedge.extras import need
+from mmedge.geo_io.tiling import wide_px
 from mmedge.modality import Availability
 
-# The overlap of windows, computed for nothing, is kept below this share where a network may be run at any size.
-OVERLAP = 1.35
-WINDOWS = range(256, 1025, 64)
 SMALL_BYTES = 1 << 10  # what stays in the graphs: shapes, scalars
 CPU_OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
 Array = npt.NDArray[np.float32]
@@ -237,7 +235,7 @@ def _tiling(described: Description, field: Field | None, probe: _Probe) -> tuple
     if described.window_px and probe.fixed_px and described.window_px != probe.fixed_px:
         raise UsageError(f"the network takes windows of {probe.fixed_px} px alone", hint="leave --window out")
     if field is not None:
-        window = asked or _window(field)
+        window = asked or wide_px(field.halo_px)
         window -= 0 if probe.fixed_px else window % field.stride_px
         if window - 2 * field.halo_px >= field.stride_px and window % field.stride_px == 0:
             return Tiling(
@@ -256,12 +254,6 @@ def _tiling(described: Description, field: Field | None, probe: _Probe) -> tuple
     seen = "more than its window holds" if field is None else f"{field.radius_px} px to each side"
     warnings = [] if probe.head.whole else [f"the network sees {seen}: windows will meet in seams"]
     return Tiling(kind="attention", window_px=window, halo_px=halo, align_px=step, token_px=1), warnings
-
-
-def _window(field: Field) -> int:
-    """The smallest window whose overlap costs little."""
-    fits = (w for w in WINDOWS if w > 2 * field.halo_px and (w / (w - 2 * field.halo_px)) ** 2 <= OVERLAP)
-    return next(fits, WINDOWS[-1])
 
 
 def _write(

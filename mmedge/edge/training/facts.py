@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmedge.bundle import Tiling
 from mmedge.edge.models.mamol import SCALE, SQUASH, Stem
 from mmedge.edge.models.network import Intake, Network
+from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
 
@@ -39,12 +40,12 @@ def _galileo(kind: str) -> list[dict[str, Any]]:
 
 def cost_of(network: Network, tiling: Tiling) -> dict[str, dict[str, int]]:
     """Multiply-adds for each pixel of a map, the overlap of windows included, by availability."""
-    side = tiling.window_px
+    side, overlap = narrowed(tiling).window_px, (tiling.window_px / tiling.stride_px) ** 2
     costs = {}
     for present in Availability.every(network.sensors):
         data = {m: torch.zeros(1, network.channels[m], side, side) for m in present}
         valid = {m: torch.ones(1, 1, side, side, dtype=torch.bool) for m in present}
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(data, valid, uniform=True)
-        costs[str(present)] = {"macs_per_px": round(counter.get_total_flops() / 2 / tiling.stride_px**2)}
+        costs[str(present)] = {"macs_per_px": round(counter.get_total_flops() / 2 / side**2 * overlap)}
     return costs

@@ -8,10 +8,9 @@ from mmedge.bundle import Tiling
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.reach import halo_px as measured_halo_px
 from mmedge.edge.relief import TERRAIN_REACH_PX
+from mmedge.geo_io.tiling import narrow_px
 from mmedge.modality import Derive
 
-CORE_HALOS = 3  # the core of a window is at least so many halos wide: at most 2.8 times a map's pixels are computed
-STEP_PX = 64
 LARGEST_PX = 1024
 
 
@@ -28,7 +27,7 @@ def tiling_of(network: Network, window_px: int, halo_px: int, *, derives: Collec
         return Tiling(kind="attention", window_px=window_px, halo_px=halo_px, align_px=step, token_px=token)
     if "terrain" in derives:
         halo += -(-TERRAIN_REACH_PX // token) * token
-    window = -(-max(window_px, (CORE_HALOS + 2) * halo) // STEP_PX) * STEP_PX
+    window = narrow_px(halo, window_px)
     return Tiling(kind="convolutional", window_px=window, halo_px=halo, align_px=token, token_px=token)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from mmedge.bundle import Bundle, open_bundle, write_model_json
+from mmedge.bundle import Bundle, Tiling, open_bundle, write_model_json
 from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluate import judge, report
@@ -42,6 +42,7 @@ from mmedge.errors import OutputError, UsageError
 from mmedge.geo_io.ground import footprint
 from mmedge.geo_io.labels import Labels
 from mmedge.geo_io.stac import when
+from mmedge.geo_io.tiling import widened
 from mmedge.modality import Availability
 
 PARITY = 1e-4  # of the largest logit: graphs against the eager network
@@ -239,18 +240,18 @@ def _filled(
     folder: Path, network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say
 ) -> dict[str, Any]:
     """Everything that a bundle holds, into an empty folder; what it is worth."""
-    scenes, tiling = task.scenes, task.tiling
-    export_graphs(network, folder, window_px=tiling.window_px)
+    scenes, tiling = task.scenes, widened(task.tiling)
+    export_graphs(network, folder, tiling)
     if config.license_file:
         shutil.copyfile(config.license_file, folder / "LICENSE")
     else:
         (folder / "LICENSE").write_text(f"Weights of {config.name}: {config.license}\n", encoding="utf-8")
-    item = _item(network, task, config)
+    item = _item(network, task, config, tiling)
     fields = {".safetensors": {"bands": bands_of(scenes.modalities)}}  # STAC: an item has bands where an asset has some
     write_model_json(folder, item, ROLES, fields)
     bundle = open_bundle(folder)
     engines = _engines(bundle)
-    _check_parity(network, task, engines)
+    _check_parity(network, task, engines.resized(window_px=task.tiling.window_px, batch=PARITY_WINDOWS))
     accuracy: dict[str, Any] = {"validation": _rounded(best)}
     tested = _tested(engines, scenes, config)
     if tested is None:
@@ -267,11 +268,11 @@ def _filled(
 
 def _engines(bundle: Bundle) -> Engines:
     runtime, _ = open_runtime("openvino", precision="fp32", threads=threads_available())
-    return Engines(bundle, runtime, batch=PARITY_WINDOWS)
+    return Engines(bundle, runtime)
 
 
-def _item(network: Network, task: SceneTask, config: RunConfig) -> dict[str, Any]:
-    scenes, tiling = task.scenes, task.tiling
+def _item(network: Network, task: SceneTask, config: RunConfig, tiling: Tiling) -> dict[str, Any]:
+    scenes = task.scenes
     boxes = [[round(v, 6) for v in footprint(b.grid)[1]] for b in scenes.blocks]
     training = [
         {"name": s.name, "files": list(files), **blocks.document()}
