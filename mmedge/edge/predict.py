@@ -205,7 +205,7 @@ def _decide(logits: Data, temperature: np.float32, *, probs: bool) -> tuple[U8, 
     height = max(1, SLAB_VALUES // (n * classes * cols))
     for row in range(0, rows, height):
         slab = slice(row, row + height)
-        some = logits[:, :, slab] / temperature
+        some = logits[:, :, slab] if temperature == 1 else logits[:, :, slab] / temperature
         top = some[:, 0].copy()
         for k in range(1, classes):
             np.copyto(label[:, slab], np.uint8(k), where=some[:, k] > top)

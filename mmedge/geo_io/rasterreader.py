@@ -41,7 +41,7 @@ class RasterReader:
         self._indexes = [band.index for band in bands]
         self._scale = np.array([band.scale for band in bands], np.float32)[:, None, None]
         self._offset = np.array([band.offset for band in bands], np.float32)[:, None, None]
-        self._plain = bool((self._scale == 1).all() and (self._offset == 0).all())
+        self._scaled, self._shifted = bool((self._scale != 1).any()), bool((self._offset != 0).any())
         self._local = threading.local()
         self._handles: list[Any] = []
         self._lock = threading.Lock()
@@ -99,9 +99,12 @@ class RasterReader:
         return ds
 
     def _to_units(self, raw: npt.NDArray[Any]) -> Data:
-        data = (np.abs(raw) if raw.dtype.kind == "c" else raw).astype(np.float32, copy=False)
-        if not self._plain:
-            data *= self._scale
+        values = np.abs(raw) if raw.dtype.kind == "c" else raw
+        if not self._scaled and not self._shifted:
+            return values.astype(np.float32, copy=False)
+        # In one pass, to the bits that a conversion and a product of their own give.
+        data: Data = np.multiply(values, self._scale, dtype=np.float32, casting="unsafe")
+        if self._shifted:
             data += self._offset
         return data
 
