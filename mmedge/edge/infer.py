@@ -81,6 +81,7 @@ def open_engines(request: Request, bundle: Bundle, *, warn: Warn = _silent, deta
         precision=checked_precision(request, bundle),
         threads=threads,
         strict_device=request.strict_device,
+        frugal=request.max_memory is not None,
     )
     if request.backend == "auto":
         say = warn if choice.fallback else detail

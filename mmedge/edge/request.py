@@ -144,8 +144,8 @@ def cut_up(request: Request, engines: Engines, region: Window, scene: Scene) -> 
     plan = Plan(threads=threads, cells=cells, tall=tall, cache_bytes=_cache_bytes(cells, tall, engines, scene))
     if cells > 1:
         return plan
-    # A large window keeps a thread busy while the next is read: none has to wait in memory.
-    return replace(plan, readers=min(READERS, -(-threads // 2)), ahead=0)
+    # A large window keeps a thread busy while the next is read: few have to wait in memory.
+    return replace(plan, readers=min(READERS, -(-threads // 2)), ahead=1)
 
 
 def _fits(cells: int, tall: int, engines: Engines, scene: Scene) -> bool:

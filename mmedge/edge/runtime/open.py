@@ -7,28 +7,32 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from mmedge.edge.device import gpu as probe_gpu
+from mmedge.edge.device import memory_gib
 from mmedge.edge.engine import cache_folder, engines_for
 from mmedge.edge.runtime.session import Runtime
 from mmedge.errors import MachineError, UsageError
 from mmedge.extras import need
 
+SCARCE_GIB = 4.0  # where less memory is free, threads share what takes much of it
 
-def _openvino(precision: str, threads: int) -> Runtime:
+
+def _openvino(precision: str, threads: int, frugal: bool) -> Runtime:
     try:
         from mmedge.edge.runtime.openvino import OpenVinoRuntime
     except ImportError as err:
         raise MachineError(f"OpenVINO cannot be loaded: {err}", hint="pip install openvino") from None
-    return OpenVinoRuntime(precision=precision, threads=threads)
+    scarce = (memory_gib("MemAvailable") or SCARCE_GIB) < SCARCE_GIB
+    return OpenVinoRuntime(precision=precision, threads=threads, frugal=frugal or scarce)
 
 
-def _onnxruntime(precision: str, threads: int) -> Runtime:
+def _onnxruntime(precision: str, *_: object) -> Runtime:
     need("onnxruntime")
     from mmedge.edge.runtime.onnxruntime import OnnxRuntime
 
     return OnnxRuntime(precision=precision)
 
 
-def _eager(precision: str, threads: int) -> Runtime:
+def _eager(precision: str, *_: object) -> Runtime:
     for module in ("torch", "onnx"):
         need(module)
     from mmedge.edge.runtime.eager import EagerRuntime
@@ -51,7 +55,7 @@ def _tensorrt(precision: str, backend: str) -> Runtime:
     )
 
 
-def _torch_tensorrt(precision: str, threads: int) -> Runtime:
+def _torch_tensorrt(precision: str, *_: object) -> Runtime:
     found = probe_gpu()
     if found is None:
         raise MachineError(
@@ -65,12 +69,12 @@ def _torch_tensorrt(precision: str, threads: int) -> Runtime:
     return TorchTensorRtRuntime(load_torch_tensorrt(), precision=precision, device=str(found), folder=cache_folder())
 
 
-_OPENERS: dict[str, Callable[[str, int], Runtime]] = {
+_OPENERS: dict[str, Callable[[str, int, bool], Runtime]] = {
     "openvino": _openvino,
     "onnxruntime": _onnxruntime,
     "eager": _eager,
-    "tensorrt": lambda precision, _: _tensorrt(precision, "tensorrt"),
-    "tensorrt-rtx": lambda precision, _: _tensorrt(precision, "tensorrt-rtx"),
+    "tensorrt": lambda precision, *_: _tensorrt(precision, "tensorrt"),
+    "tensorrt-rtx": lambda precision, *_: _tensorrt(precision, "tensorrt-rtx"),
     "torch-tensorrt": _torch_tensorrt,
 }
 # What each backend computes in. ONNX Runtime has no bf16 on CPUs, and a network in PyTorch has no Q/DQ.
@@ -119,8 +123,13 @@ def check_choice(choice: Choice, precision: str, *, strict_device: bool) -> None
         raise UsageError(f"{choice.backend} has no {precision}", hint=f"--backend {'|'.join(able)}")
 
 
-def open_runtime(backend: str, *, precision: str, threads: int, strict_device: bool = False) -> tuple[Runtime, Choice]:
-    """The backend of that name and why it was taken. `strict_device`: rather fail than leave a GPU idle."""
+def open_runtime(
+    backend: str, *, precision: str, threads: int, strict_device: bool = False, frugal: bool = False
+) -> tuple[Runtime, Choice]:
+    """The backend of that name and why it was taken.
+
+    `strict_device`: rather fail than leave a GPU idle. `frugal`: rather less memory than the last percents of speed.
+    """
     if backend not in BACKENDS:
         raise UsageError(f"no backend `{backend}`", hint=f"--backend {'|'.join(BACKENDS)}")
     if backend == "auto":
@@ -134,7 +143,7 @@ def open_runtime(backend: str, *, precision: str, threads: int, strict_device: b
     else:
         choice = Choice(backend, "it was asked for")
     check_choice(choice, precision, strict_device=strict_device)
-    return _OPENERS[choice.backend](precision, threads), choice
+    return _OPENERS[choice.backend](precision, threads, frugal), choice
 
 
 def _cuda_in_torch() -> bool:
