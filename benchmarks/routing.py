@@ -1,6 +1,6 @@
 """What routing and experts add to the plain backbone, and what an absent sensor saves: `python -m benchmarks.routing`.
 
-Per availability, in OpenVINO fp32 on one thread, the batch that a map runs: the graph that ships, and the same graph
+Per availability, in OpenVINO fp32 on one thread, a window at a time: the graph that ships, and the same graph
 without its adapters (their sum taken out, and all that nothing else needs). A sensor's encoder is the part of its own
 graph up to where it is joined to the others. Times are the least CPU time of some calls in turns: other work on the
 machine counts little.
@@ -12,7 +12,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from mmedge.calibration.qdq import constant_roots, drop_unused
 from mmedge.calibration.score import cpu_ms
 from mmedge.edge.macs import graph_macs
 from mmedge.edge.runtime.openvino import OpenVinoSession
-from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes, largest_batch, stored_graph
+from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes, stored_graph
+from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
 Graph = onnx.ModelProto
-BATCH = 8
+BATCH = 1  # as a map runs them
 
 
 def main() -> None:
@@ -42,17 +43,18 @@ def main() -> None:
     document: dict[str, Any] = {"schema": "mmedge.routing/1", "machine": machine(), "models": {}}
     for name in args.models:
         bundle = open_bundle(name)
-        document["models"][name] = {"batch": largest_batch(bundle, BATCH), **measure(bundle, args.repeats)}
+        bundle = replace(bundle, tiling=narrowed(bundle.tiling))
+        facts = {"batch": BATCH, "window_px": bundle.tiling.window_px}
+        document["models"][name] = {**facts, **measure(bundle, args.repeats)}
     if args.report:
         args.report.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(bundle: Bundle, repeats: int) -> dict[str, Any]:
-    batch = largest_batch(bundle, BATCH)
     rows: dict[str, Any] = {}
-    print(f"\n{bundle.name}, batch {batch}\n{'':24s}    GMAC  plain  adds %       ms  plain  adds %")
+    print(f"\n{bundle.name}, {bundle.tiling.window_px} px\n{'':24s}    GMAC  plain  adds %       ms  plain  adds %")
     for availability in Availability.every(bundle.order):
-        whole = Model.of(bundle, GraphKey(availability, False), batch)
+        whole = Model.of(bundle, GraphKey(availability, False))
         plain = whole.but(without_adapters)
         ms = cpu_ms({"whole": whole.session(), "plain": plain.session()}, repeats=repeats)
         row = {"macs": whole.macs, "plain_macs": plain.macs, "ms": ms["whole"], "plain_ms": ms["plain"]}
@@ -64,20 +66,18 @@ def measure(bundle: Bundle, repeats: int) -> dict[str, Any]:
             f"{row['ms']:8.1f} {row['plain_ms']:6.1f} {more[1]:7.1f}",
             flush=True,
         )
-    return {"availabilities": rows, "saved": saved(bundle, batch, repeats)}
+    return {"availabilities": rows, "saved": saved(bundle, repeats)}
 
 
-def saved(bundle: Bundle, batch: int, repeats: int) -> dict[str, Any]:
+def saved(bundle: Bundle, repeats: int) -> dict[str, Any]:
     """What leaving out each sensor saves, beside what its encoder costs."""
     complete = Availability.every(bundle.order)[-1]
     rows: dict[str, Any] = {}
     print(f"{'without':24s} saves GMAC  encoder    %  saves ms  encoder    %")
     for sensor in bundle.order:
         rest = Availability.of([m for m in bundle.order if m != sensor], bundle.order)
-        models = {
-            name: Model.of(bundle, GraphKey(a, False), batch) for name, a in (("complete", complete), ("rest", rest))
-        }
-        alone = Model.of(bundle, GraphKey(Availability.of([sensor], bundle.order), False), batch)
+        models = {name: Model.of(bundle, GraphKey(a, False)) for name, a in (("complete", complete), ("rest", rest))}
+        alone = Model.of(bundle, GraphKey(Availability.of([sensor], bundle.order), False))
         models["encoder"] = alone.but(lambda graph, sensor=sensor: encoder_of(graph, sensor))
         ms = cpu_ms({name: model.session() for name, model in models.items()}, repeats=repeats)
         macs = {name: model.macs for name, model in models.items()}
@@ -100,8 +100,8 @@ class Model:
     shapes: dict[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, bundle: Bundle, key: GraphKey, batch: int) -> Model:
-        return cls(onnx.load(stored_graph(bundle, key, "fp32")), dict(input_shapes(bundle, key, batch)))
+    def of(cls, bundle: Bundle, key: GraphKey) -> Model:
+        return cls(onnx.load(stored_graph(bundle, key, "fp32")), dict(input_shapes(bundle, key, BATCH)))
 
     def but(self, change: Callable[[Graph], None]) -> Model:
         graph = Graph()

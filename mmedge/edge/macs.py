@@ -5,28 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-
-import onnx
+from typing import Any
 
 
 def graph_macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Multiply-accumulates of the MatMuls and Convs of a graph for inputs of `shapes`."""
-    model = onnx.load(path, load_external_data=False)
-    for value in model.graph.input:
-        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
-            dim.Clear()
-            dim.dim_value = size
-    for value in model.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    known = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    sizes = {i.name: tuple(i.dims) for i in known.initializer}
-    for value in (*known.input, *known.output, *known.value_info):
-        sizes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-    total = 0
-    for node in known.node:
-        if node.op_type in ("MatMul", "Conv"):
-            weight = sizes[node.input[1]]
-            total += prod(sizes[node.output[0]]) * (prod(weight[1:]) if node.op_type == "Conv" else weight[-2])
+    """Multiply-accumulates of the matrix products and convolutions of a graph for inputs of `shapes`.
+
+    The shapes are those that OpenVINO finds: ONNX's own inference loses them where a graph computes shapes itself.
+    """
+    import openvino as ov
+
+    model = ov.Core().read_model(path)
+    model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+    total = sum(_macs(op) for op in model.get_ops())
     if not total:
-        raise ValueError(f"the shapes of `{path.name}` cannot be inferred")
+        raise ValueError(f"`{path.name}` has neither products nor convolutions")
     return total
+
+
+def _macs(op: Any) -> int:
+    kind = op.get_type_name()
+    if kind == "MatMul":
+        first, turned = _shape(op, 0), op.get_attributes()["transpose_a"]
+        return _size(op) * first[-2 if turned and len(first) > 1 else -1]
+    if kind == "Convolution":
+        return _size(op) * prod(_shape(op, 1)[1:])
+    if kind == "GroupConvolution":
+        return _size(op) * prod(_shape(op, 1)[2:])
+    if kind == "ConvolutionBackpropData":
+        return prod(_shape(op, 0)) * prod(_shape(op, 1)[1:])
+    return 0
+
+
+def _size(op: Any) -> int:
+    return prod(int(n) for n in op.get_output_shape(0))
+
+
+def _shape(op: Any, i: int) -> tuple[int, ...]:
+    return tuple(int(n) for n in op.get_input_shape(i))

@@ -127,7 +127,10 @@ class RasterSource:
             reader.close()
 
     def _sample(self, reference: Grid) -> Data:
-        """Valid pixels (bands, pixels) of a regular scatter of small windows."""
+        """Valid pixels (bands, pixels) of a regular scatter of small windows, or of all of a small scene."""
+        if reference.rows * reference.cols <= (len(self._places) * PROBE_PX) ** 2:
+            data, valid = self.read(reference.window)
+            return data[:, valid]
         found = []
         for row in {round(s * max(0, reference.rows - PROBE_PX)) for s in self._places}:
             for col in {round(s * max(0, reference.cols - PROBE_PX)) for s in self._places}:

@@ -379,7 +379,8 @@ def test_a_worker_killed_by_memory_costs_one_scene_and_a_retry_saves_it(
 def test_running_out_of_memory_is_a_reason_and_the_next_scene_is_mapped(
     long: Path, small: Path, tmp_path: Path
 ) -> None:
-    """The limit is set on the worker alone, while it maps the large scene; its successor has none.
+    """The limit is set on the worker alone, while it maps the large scene; its successor has none. It is half of what
+    the worker has: nothing that it gives back can be had again.
 
     A Python thread that finds no memory when it starts hangs its parent for ever: that is what the timeout is for.
     """
@@ -391,7 +392,7 @@ def test_running_out_of_memory_is_a_reason_and_the_next_scene_is_mapped(
     until(lambda: out.exists() and list(out.glob("b_map.tif.raw.part")))
     worker = workers_of(process)[0]
     used = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.prlimit(worker, resource.RLIMIT_AS, (used, used))
+    resource.prlimit(worker, resource.RLIMIT_AS, (used // 2, used // 2))
     said, err = process.communicate(timeout=60)
     found = {line["id"]: line for line in map(json.loads, said.splitlines()) if "id" in line}
     assert process.returncode == 1, err
