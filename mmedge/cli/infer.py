@@ -38,7 +38,7 @@ def run(
     precision: o.Precision = "fp32",
     threads: o.Threads = 0,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Windows a batch; by default one on a CPU, 8 on a GPU.")
+        int | None, typer.Option(min=1, help="Windows a batch; by default what suits the backend and the scene.")
     ] = None,
     cells: Annotated[
         int, typer.Option("--tile", min=1, help="Windows along a tile's side; the map does not depend on it.")

@@ -26,7 +26,7 @@ from mmedge.tile import Valid
 STRIP_CACHE_BYTES = 160 << 20
 # The blocks under a column of tiles may take so much; a band has at most so many rows of tiles.
 BLOCK_CACHE_BYTES, TALL = 128 << 20, 4
-TILE_PX = 1024 * 1024
+TILE_PX = 768 * 768
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -35,8 +35,8 @@ class Request:
     """Everything that decides a run. `threads` 0: all that this process may use; `available` None: what is there.
 
     `require` names the sensors without which the scene is refused; None: all of `available`. `batch` None: what suits
-    the backend. `max_memory`: bytes that the process may take. `tune`: sizes that were measured to be the fastest here,
-    measured now if they never were.
+    backend and scene. `max_memory`: bytes that the process may take. `tune`: sizes that were measured to be the fastest
+    here, measured now if they never were.
     """
 
     scene: Location | None

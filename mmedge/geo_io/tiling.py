@@ -16,6 +16,8 @@ from mmedge.grid import Grid, Window
 # Where a network may be run at any size: the overlap of windows, computed for nothing, is kept below this share.
 OVERLAP = 1.25
 WIDE_PX = range(256, 1281, 64)
+# Of networks with graphs for mixed windows: two graphs at work have memory of their own each.
+WIDEST_MIXED_PX = 640
 CORE_HALOS = 3  # the core of a narrow window is at least so many halos wide: at most 2.8 times a map's pixels
 
 
@@ -99,7 +101,8 @@ def widened(tiling: Tiling) -> Tiling:
     """The tiling for maps: of a convolutional network in wide windows of any size."""
     if tiling.kind != "convolutional":
         return tiling
-    window = max(tiling.window_px, wide_px(tiling.halo_px)) // tiling.align_px * tiling.align_px
+    window = max(tiling.window_px, min(WIDEST_MIXED_PX, wide_px(tiling.halo_px)))
+    window -= window % tiling.align_px
     return replace(tiling, window_px=window, resizable=True)
 
 

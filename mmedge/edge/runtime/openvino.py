@@ -14,7 +14,7 @@ from mmedge.tile import Data
 
 # Two threads take half the memory on one window that they take on one each. They wait for each other now and then:
 # alone as fast (U-Net of 912 px, 2 cores: 3.4 Mpx/s, 256 MiB and 504), beside reading and writing 6 % slower.
-SHARED_PX = 768 * 768
+SHARED_PX = 512 * 512
 # The first inference of a process sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on
 # the way: two threads at once can wait for each other for ever (2026.4). So it runs alone.
 _first = threading.Lock()

@@ -19,6 +19,7 @@ from mmedge.tile import Data
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 BATCH_PX = 512 * 512
+FEW_WINDOWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,11 @@ class TracingSession(Session, Protocol):
 class Traits:
     """What suits a backend.
 
-    `batch`: windows at once. On a CPU it is one: what a window needs in between stays in a core's cache then, and no
-    batch has to be filled up. Two threads share a batch of `shared_px` pixels or more. `any_window`: a graph is
-    compiled in a second, so that windows may be resized for each scene.
+    `batch`: windows at once, where there are many. Two threads share a batch of `shared_px` pixels or more.
+    `any_window`: a graph is compiled in a second, so that windows and batches may be resized for each scene.
     """
 
-    batch: int = 1
+    batch: int = 4
     shared_px: float = inf
     any_window: bool = True
 
@@ -118,6 +118,12 @@ class Engines:
             if self._fitted is None or self._fitted.bundle.tiling != tiling:
                 self._fitted = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted)
             return self._fitted
+
+    def few(self, windows: int) -> Engines:
+        """The engines for so many windows: one by one where they are few and would leave batches half empty."""
+        if windows >= FEW_WINDOWS or not self.runtime.traits.any_window:
+            return self
+        return self.resized(batch=1)
 
     def resized(self, *, batch: int | None = None, window_px: int | None = None, grid: Grid | None = None) -> Engines:
         """The same graphs for another batch or, where the network takes any, a window of at most `window_px`, which
