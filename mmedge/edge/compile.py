@@ -21,7 +21,7 @@ from mmedge.edge.engine import (
 )
 from mmedge.edge.parity import Difference, real_batches
 from mmedge.edge.runtime.open import open_runtime
-from mmedge.edge.runtime.session import Engines, GraphKey, Session
+from mmedge.edge.runtime.session import GraphKey, Session
 from mmedge.edge.windows import Batch
 from mmedge.errors import MachineError, UsageError
 from mmedge.geo_io.scene import Scene
@@ -98,11 +98,11 @@ def _compare(request: CompileRequest, session: Session, key: GraphKey) -> dict[s
     if request.scene is None:
         raise ValueError("an engine is accepted on a scene")
     size = request.options.batch[1]
-    reference = Engines(request.bundle, open_runtime("openvino", precision="fp32", threads=1)[0], batch=size)
+    reference = open_runtime("openvino", precision="fp32", threads=1)[0].load(request.bundle, key, batch=size)
     some = list(_first(real_batches(request.scene, request.bundle, key.availability, size=size), key, 4))
     if not some:
         return None
-    pairs = [(reference.session(key).run(b.feeds).copy(), session.run(b.feeds)) for b in some]
+    pairs = [(reference.run(b.feeds).copy(), session.run(b.feeds)) for b in some]
     difference = Difference.of(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
     if not difference.agreement >= LEAST_AGREEMENT[request.precision]:
         raise MachineError(

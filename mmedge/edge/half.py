@@ -17,8 +17,9 @@ from onnx.reference import ReferenceEvaluator
 
 from mmedge.errors import BundleError
 
-# LayerNormalization in fp16 overflows on large activations (TensorRT #2564, #4493). Resize wants fp32 scales.
-KEEP_FLOAT = ("LayerNormalization", "Softmax", "Resize", "Range")
+# LayerNormalization in fp16 overflows on large activations (TensorRT #2564, #4493). Resize wants fp32 scales. What
+# ConstantOfShape gives has the type of its attribute.
+KEEP_FLOAT = ("LayerNormalization", "Softmax", "Resize", "Range", "ConstantOfShape")
 PRODUCTS = ("MatMul", "Conv", "ConvTranspose", "Gemm")
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
