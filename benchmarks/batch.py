@@ -225,7 +225,7 @@ def page(document: dict[str, Any]) -> str:
     about = small[0]["machine"]
     rows = "\n".join(
         f"| {p['workers']} | {p['scenes_per_s']} | {p['whole_s']} | {p['median_scene_s']} | "
-        f"{p['batch_cpu_s_per_scene']} | {p['load_before']} |"
+        f"{p['batch_cpu_s_per_scene']} | {p['load_before']} | {p['machine']['commit']} |"
         for p in small
     )
     growth = "\n".join(
@@ -234,7 +234,7 @@ def page(document: dict[str, Any]) -> str:
         for g in p["growth"]
     )
     longs = "\n".join(
-        f"| {name.split()[1]} | {_list(p['scene_s'])} | {p['mean_s']} | {p['load_before']} |"
+        f"| {name.split()[1]} | {_list(p['scene_s'])} | {p['mean_s']} | {p['load_before']} | {p['machine']['commit']} |"
         for name, p in parts.items()
         if name.startswith("long")
     )
@@ -242,15 +242,15 @@ def page(document: dict[str, Any]) -> str:
 
     python -m benchmarks.batch --report docs/results/batch.json --page docs/results/batch.md
 
-{about["cpu"]}, {about["threads"]} cores, OpenVINO {about["openvino"]}, rasterio {about["rasterio"]}, commit
-{about["commit"]}, model `{asked["model"]}`. Raw: [batch.json](batch.json).
+{about["cpu"]}, {about["threads"]} cores, OpenVINO {about["openvino"]}, rasterio {about["rasterio"]},
+model `{asked["model"]}`. Raw: [batch.json](batch.json).
 
 ## {asked["scenes"]} scenes of {asked["side_px"]} x {asked["side_px"]} pixels
 
 Two workers of one thread each do **{found["speed_up"]}** times the scenes of one (wanted: {WANTED_SPEED_UP}).
 
-| workers | scenes a second | whole, s | median scene, s | of the batch's process, CPU s a scene | load before |
-|---|---|---|---|---|---|
+| workers | scenes a second | whole, s | median scene, s | its own CPU s a scene | load before | commit |
+|---|---|---|---|---|---|---|
 {rows}
 
 Memory and handles in the four quarters of each process's life, medians:
@@ -265,8 +265,8 @@ Memory and handles in the four quarters of each process's life, medians:
 {found["long_scene_s"]} s by `infer` in a loop, and **{100 * found["overhead"]:.2f} %** more in a batch of one worker
 (wanted: at most {WANTED_OVERHEAD:.0%}).
 
-| | seconds of each scene | mean | load before |
-|---|---|---|---|
+| | seconds of each scene | mean | load before | commit |
+|---|---|---|---|---|
 {longs}
 """
 
