@@ -31,7 +31,7 @@ from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
 Graph = onnx.ModelProto
-BATCH = 1  # as a map runs them
+BATCH = 1
 
 
 def main() -> None:

@@ -21,7 +21,6 @@ from mmedge.edge.runtime.session import Engines
 from mmedge.extras import need
 from mmedge.geo_io.arrays import SensorArray, arrays_from_xarray, scene_from_arrays
 from mmedge.geo_io.scene import Scene, choose_sensors
-from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Grid
 
 U8 = npt.NDArray[np.uint8]
@@ -89,8 +88,7 @@ def _map(
     if available is not None:
         scene = scene.only(choose_sensors(scene, tuple(available)))
     runtime, _ = open_runtime(backend, precision=precision, threads=threads)
-    engines = Engines(bundle, runtime).fitted(scene.grid)
-    engines = engines.few(Lattice.of(engines.bundle.tiling, scene.grid).count(scene.grid.window, 1))
+    engines = Engines(bundle, runtime).fitted(scene.grid).batched(scene.grid.window, scene.grid)
     layers = [np.full(scene.grid.shape, fill, np.uint8) for fill in (bundle.nodata, 255, 0)]
     plan = cut_up(Request(scene=None, threads=threads), engines, scene.grid.window, scene)
     for tile in predict(scene, engines, scene.grid.window, plan):

@@ -44,7 +44,6 @@ from mmedge.geo_io.quicklook import write_quicklook
 from mmedge.geo_io.raster import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.geo_io.stac import InputFile, Provenance, map_item, write_item
-from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
 
@@ -138,7 +137,7 @@ def run(
 def _sized(request: Request, engines: Engines, region: Window, scene: Scene) -> tuple[Engines, Plan]:
     """The engines and how the run is cut up: as asked, as tuned, and within the memory that it may take."""
     if request.batch is None:
-        engines = engines.few(Lattice.of(engines.bundle.tiling, scene.grid).count(region, 1))
+        engines = engines.batched(region, scene.grid)
     if request.tune:
         request, engines = tuned(request, engines, region, scene)
     if request.max_memory is not None:

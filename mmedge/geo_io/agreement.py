@@ -27,8 +27,8 @@ OVERLAP_PLACES = 32  # along each side of the grid
 MAX_GAP_DAYS = 30
 
 # Windows of 96 pixels, 3 x 3 of them spread over the scene (2 x 2 where more would show the same), a search of 8 pixels
-# to each side. Shifts of 0.25 to 3.8
-# pixels injected into examples/chile (radar against optics) are found within 0.08 pixels rms; see docs.
+# to each side. Shifts of 0.25 to 3.8 pixels injected into examples/chile (radar against optics) are found within 0.08
+# pixels rms; see docs.
 SHIFT_PX, SHIFT_PLACES, SEARCH_PX = 96, 3, 8
 MIN_WINDOWS, MIN_VALID = 3, 0.9
 # The peak's height over the rest of the correlation, in standard deviations. Between sensors that show different edges

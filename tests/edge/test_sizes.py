@@ -21,7 +21,8 @@ from mmedge.edge import tune
 from mmedge.edge.infer import infer, open_engines
 from mmedge.edge.predict import Plan, predict
 from mmedge.edge.request import Request
-from mmedge.edge.runtime.session import Engines, GraphKey
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes
 from mmedge.errors import BundleError, UsageError
 from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
@@ -178,3 +179,19 @@ def test_windows_without_a_pixel_to_map_are_not_computed(small: Path, tmp_path: 
 
         list(predict(scene, counting, scene.grid.window, Plan(threads=1, cells=2), keep=keep))  # type: ignore[arg-type]
         assert counting.windows == 1
+
+
+def test_two_threads_share_a_large_window_where_memory_is_short(wide: Path) -> None:
+    """One stream instead of two, and the same logits."""
+    bundle = open_bundle(wide)
+    key, found = GraphKey.every(bundle)[-1], []
+    rng = np.random.default_rng(0)
+    feeds = {
+        name: np.ones(shape, bool) if name.endswith("_valid") else rng.random(shape, np.float32)
+        for name, shape in input_shapes(bundle, key, 1).items()
+    }
+    for frugal, streams in ((False, 2), (True, 1)):
+        runtime, _ = open_runtime("openvino", precision="fp32", threads=2, frugal=frugal)
+        assert runtime.traits.streams(bundle.tiling.window_px**2, 2) == streams
+        found.append(runtime.load(bundle, key, batch=1).run(feeds).copy())
+    np.testing.assert_array_equal(*found)

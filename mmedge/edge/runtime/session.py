@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy.typing as npt
 
 from mmedge.bundle import Bundle, Tiling
-from mmedge.geo_io.tiling import fitted
-from mmedge.grid import Grid
+from mmedge.geo_io.tiling import Lattice, fitted
+from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
 from mmedge.tile import Data
 
@@ -119,8 +119,9 @@ class Engines:
                 self._fitted = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted)
             return self._fitted
 
-    def few(self, windows: int) -> Engines:
-        """The engines for so many windows: one by one where they are few and would leave batches half empty."""
+    def batched(self, region: Window, grid: Grid) -> Engines:
+        """The engines for a region: one window at a time where it has few, which would leave batches half empty."""
+        windows = Lattice.of(self.bundle.tiling, grid).count(region, 1)
         if windows >= FEW_WINDOWS or not self.runtime.traits.any_window:
             return self
         return self.resized(batch=1)
