@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 
 from mmedge.edge.crew import Births, Lost, Worker
 from mmedge.edge.request import Request
-from mmedge.edge.worker import Message, Ready, Refused, Task
+from mmedge.edge.worker import Failed, Message, Ready, Refused, Task
 
 # A worker that was told to stop may finish the windows that it is computing.
 GRACE_S = 10.0
@@ -109,6 +109,9 @@ class LocalCrew:
                 raise message.error
             if isinstance(message, Ready):
                 self._births.born(worker, message)
+            if isinstance(message, Failed) and message.tainted:  # it ends itself, and must not be given a scene
+                worker.end(1.0)
+                self.workers.remove(worker)
             yield worker, message
 
     def stop(self) -> None:

@@ -1,13 +1,16 @@
-"""Peak memory of this process."""
+"""Peak memory of this process, and what it looks like when there is none left."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import re
 import sys
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+# How C++ runtimes, threads and GDAL say it, who have no MemoryError.
+RAN_OUT = re.compile(r"bad_?alloc|start new thread|cannot allocate|out of memory", re.IGNORECASE)
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -53,3 +56,11 @@ def peak_mib() -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
     return peak / 2**20
+
+
+def ran_out(err: BaseException) -> bool:
+    """Whether an error, or one that it comes from, says that there was no memory, in whose words ever."""
+    if isinstance(err, MemoryError) or (isinstance(err, OSError) and err.errno == errno.ENOMEM):
+        return True
+    origin = err.__cause__ or err.__context__
+    return bool(RAN_OUT.search(str(err))) or (origin is not None and ran_out(origin))

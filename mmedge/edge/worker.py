@@ -24,6 +24,7 @@ from mmedge.bundle import checksum, open_bundle
 from mmedge.edge.fresh import look
 from mmedge.edge.infer import open_engines, run
 from mmedge.edge.journal import InputFact
+from mmedge.edge.memory import ran_out
 from mmedge.edge.record import RunRecord
 from mmedge.edge.request import Request
 from mmedge.edge.runtime.session import Engines
@@ -82,7 +83,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """A scene could not be mapped. `again`: another attempt may help; `tainted`: the worker ends itself."""
+    """A scene could not be mapped. `again`: another attempt may help; `tainted`: the next scene needs a new worker."""
 
     reason: str
     hint: str = ""
@@ -163,14 +164,18 @@ def attempt(task: Task, engines: Engines, channel: Channel, stop: Stop) -> Done 
     """Map a scene, and say whatever comes of it."""
     try:
         return _map(task, engines, channel, stop)
-    except MMEdgeError as err:
-        return Failed(reason=str(err), hint=err.hint, again=isinstance(err, (ReadError, OutputError)))
-    except MemoryError:
-        return Failed(reason="the memory ran out", hint="fewer --workers", detail=traceback.format_exc(), tainted=True)
     except Exception as err:  # noqa: BLE001 - one scene's bug must not cost the others; it is reported as a bug
-        return Failed(reason=f"a bug in mmedge: {err!r}", detail=traceback.format_exc())
+        return _failure(err)
     finally:
         stop.publishing = False
+
+
+def _failure(err: Exception) -> Failed:
+    if ran_out(err):
+        return Failed(reason="the memory ran out", hint="fewer --workers", detail=traceback.format_exc(), tainted=True)
+    if isinstance(err, MMEdgeError):
+        return Failed(reason=str(err), hint=err.hint, again=isinstance(err, (ReadError, OutputError)))
+    return Failed(reason=f"a bug in mmedge: {err!r}", detail=traceback.format_exc(), tainted=True)
 
 
 def _map(task: Task, engines: Engines, channel: Channel, stop: Stop) -> Done:
