@@ -68,3 +68,34 @@ def test_memory_does_not_grow_with_the_scene(chile: Path, small: Path, tmp_path:
         scene = tall(chile, tmp_path / f"tall{times}.tif", times)
         peaks.append(float(python(PEAK, str(scene), str(small), str(tmp_path / f"map{times}.tif"))))
     assert peaks[1] < 1.1 * peaks[0] + 20, f"{peaks} MiB at 1x and 4x the area"
+
+
+AFFINITY = """
+import os, re, sys, threading
+from pathlib import Path
+from mmedge.edge.infer import infer
+scene, model, output = sys.argv[1:]
+everywhere, seen, end = len(os.sched_getaffinity(0)), set(), threading.Event()
+
+def watch():
+    while not end.wait(0.001):
+        for thread in os.listdir("/proc/self/task"):
+            try:
+                seen.add(len(os.sched_getaffinity(int(thread))))
+            except ProcessLookupError:
+                pass  # it has just ended
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+infer(scene, output, model=model, threads=1)
+end.set()
+watcher.join()
+print(everywhere, *seen)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the affinity of each thread")
+def test_no_thread_is_bound_to_a_core(chile: Path, small: Path, tmp_path: Path) -> None:
+    """Every process would bind its first thread to the first core, and several workers would share that one."""
+    everywhere, *seen = python(AFFINITY, str(chile / "scene.tif"), str(small), str(tmp_path / "map.tif")).split()
+    assert seen == [everywhere]

@@ -46,6 +46,7 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16" if self._precision == "bf16" else "f32",
             "NUM_STREAMS": str(self.traits.streams(batch * bundle.tiling.window_px**2, self._threads)),
             "INFERENCE_NUM_THREADS": str(self._threads),
+            "ENABLE_CPU_PINNING": "NO",  # every process would begin at the first core: two workers shared it
         }
         return OpenVinoSession(self._core.compile_model(model, "CPU", options))
 
