@@ -33,12 +33,12 @@ from benchmarks.infer import mirrored
 from benchmarks.machine import machine
 from mmedge import __version__
 from mmedge.bundle import open_bundle
-from mmedge.edge.batch import run_batch
+from mmedge.edge.batch.orders import BatchOptions
+from mmedge.edge.batch.run import run_batch
+from mmedge.edge.batch.summary import Result
+from mmedge.edge.batch.worklist import find_work
 from mmedge.edge.infer import open_engines, run
-from mmedge.edge.orders import BatchOptions
 from mmedge.edge.request import Request
-from mmedge.edge.summary import Result
-from mmedge.edge.worklist import find_work
 
 ROOT = Path(__file__).parents[1]
 WANTED_SPEED_UP, WANTED_OVERHEAD = 1.8, 0.03

@@ -22,9 +22,9 @@ import rasterio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mmedge.geo_io.clouds import cloud_shapes
 from mmedge.geo_io.failure import CAUSES, Kind, clipped_complex, detect, survey
-from mmedge.geo_io.simulate import inject
+from mmedge.geo_io.failures.clouds import cloud_shapes
+from mmedge.geo_io.failures.simulate import inject
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)

@@ -33,7 +33,7 @@ from benchmarks.scene import BANDS, CLASSES, write_scene
 from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey
-from mmedge.geo_io.raster import GDAL_CACHE_BYTES
+from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.tiling import Lattice
 from mmedge.modality import Availability

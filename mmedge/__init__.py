@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmedge.bundle import Bundle, open_bundle
     from mmedge.edge.arrays import MapArrays, map_arrays, map_xarray
-    from mmedge.edge.batch import batch
+    from mmedge.edge.batch.orders import BatchOptions
+    from mmedge.edge.batch.run import batch
     from mmedge.edge.infer import infer
-    from mmedge.edge.orders import BatchOptions
     from mmedge.edge.record import RunRecord
     from mmedge.errors import MMEdgeError
     from mmedge.geo_io.arrays import SensorArray
-    from mmedge.geo_io.scene import Scene, SceneOptions, open_scene
-    from mmedge.geo_io.vectors import vectorize
+    from mmedge.geo_io.gather import SceneOptions
+    from mmedge.geo_io.maps.vectors import vectorize
+    from mmedge.geo_io.scene import Scene, open_scene
     from mmedge.grid import Grid, Window
     from mmedge.modality import Availability, Modality
     from mmedge.tile import Tile
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Availability": "mmedge.modality",
-    "BatchOptions": "mmedge.edge.orders",
+    "BatchOptions": "mmedge.edge.batch.orders",
     "Bundle": "mmedge.bundle",
     "Grid": "mmedge.grid",
     "MMEdgeError": "mmedge.errors",
@@ -38,17 +39,17 @@ _HOME = {
     "Modality": "mmedge.modality",
     "RunRecord": "mmedge.edge.record",
     "Scene": "mmedge.geo_io.scene",
-    "SceneOptions": "mmedge.geo_io.scene",
+    "SceneOptions": "mmedge.geo_io.gather",
     "SensorArray": "mmedge.geo_io.arrays",
     "Tile": "mmedge.tile",
     "Window": "mmedge.grid",
-    "batch": "mmedge.edge.batch",
+    "batch": "mmedge.edge.batch.run",
     "infer": "mmedge.edge.infer",
     "map_arrays": "mmedge.edge.arrays",
     "map_xarray": "mmedge.edge.arrays",
     "open_bundle": "mmedge.bundle",
     "open_scene": "mmedge.geo_io.scene",
-    "vectorize": "mmedge.geo_io.vectors",
+    "vectorize": "mmedge.geo_io.maps.vectors",
 }
 __all__ = [
     "Availability",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import rasterio
 
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.stack import stack
 
 SCENE = "433D_629L_3_1"

@@ -1,9 +1,10 @@
 """How maps suffer when a part of one sensor's pixels fails: `python scripts/robustness.py --data ../shared/data`.
 
 The shipped bundles on the test blocks of the three TerraMesh scenes, all sensors there, one of them failing at a
-fraction of its pixels (geo_io/simulate.py). Two ways: the failed pixels are marked invalid, as mmedge does, or they are
-zeros that pass for data. A row is a bundle, sensor, cause, fraction and seed; rows that are in docs/results/
-robustness.json are not run again. Writes the page and the plot beside it; `--check` fails where they are stale.
+fraction of its pixels (geo_io/failures/simulate.py). Two ways: the failed pixels are marked invalid, as mmedge does,
+or they are zeros that pass for data. A row is a bundle, sensor, cause, fraction and seed; rows that are in
+docs/results/robustness.json are not run again. Writes the page and the plot beside it; `--check` fails where they are
+stale.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ import torch
 from robustness_page import BUNDLES, FRACTIONS, PAGE, PLOT, ROWS, page, plot
 
 from mmedge.edge.device import cpu_flags, cpu_name
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.export import load_eager
-from mmedge.edge.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene, read_scene
 from mmedge.edge.training.score import score_scene
 from mmedge.edge.training.split import BLOCKS, TEST, part_of_pixels
-from mmedge.geo_io.injection import Cause, Levels
-from mmedge.geo_io.simulate import draw
+from mmedge.geo_io.failures.injection import Cause, Levels
+from mmedge.geo_io.failures.simulate import draw
 from mmedge.grid import Window
 
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from train_default import ADAPTERS, BACKBONE, fit_conv, new_conv, new_model, say
 
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.models.baselines import ModalityDropout
 from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
 from mmedge.edge.models.network import Network

@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.crs import CRS
 
 from mmedge.bundle import LandClass
-from mmedge.edge.blocks import Blocks, deal_blocks
+from mmedge.edge.evaluation.blocks import Blocks, deal_blocks
 from mmedge.edge.training.config import RunConfig
 from mmedge.edge.training.samples import LabelledScene
 from mmedge.edge.training.scenes import SceneSet

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.calibration.windows import LabelledWindow, stack
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.runtime.session import Engines, Feeds, GraphKey, Session
 from mmedge.tile import Data
 

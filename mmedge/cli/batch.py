@@ -15,7 +15,7 @@ from mmedge.cli.console import Console
 from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
-    from mmedge.edge.summary import Result, Summary
+    from mmedge.edge.batch.summary import Result, Summary
 
 NAME = "batch"
 Out = Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder of the maps; made if it is not there.")]
@@ -110,10 +110,10 @@ def run(
     """
     from mmedge.bundle import open_bundle
     from mmedge.cli.table import batch_table
-    from mmedge.edge.batch import run_batch
-    from mmedge.edge.orders import BatchOptions, plan_batch
+    from mmedge.edge.batch.orders import BatchOptions, plan_batch
+    from mmedge.edge.batch.run import run_batch
+    from mmedge.edge.batch.worklist import find_work
     from mmedge.edge.request import Request
-    from mmedge.edge.worklist import find_work
 
     if not inputs:
         raise UsageError("no scenes given", hint="mmedge batch scenes/ --out maps")
@@ -185,7 +185,7 @@ def run(
 
 
 def _shard(text: str) -> Any:
-    from mmedge.edge.worklist import Shard
+    from mmedge.edge.batch.worklist import Shard
 
     try:
         index, count = (int(number) for number in text.split("/"))

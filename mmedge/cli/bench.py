@@ -47,12 +47,12 @@ def run(
 
     Example: mmedge bench mamol-terra --scene scene.tif --html bench.html
     """
-    from mmedge.edge.bench_table import compared, markdown
+    from mmedge.edge.bench.table import compared, markdown
 
     console = Console(quiet=quiet)
     if compare is not None:
-        from mmedge.edge.compare import compare as compare_reports
-        from mmedge.edge.compare import read_report
+        from mmedge.edge.bench.compare import compare as compare_reports
+        from mmedge.edge.bench.compare import read_report
 
         found = compare_reports(*map(read_report, compare))
         if not (found["same_machine"] and found["same_model"]):
@@ -62,8 +62,8 @@ def run(
     import json
 
     from mmedge.bundle import open_bundle
-    from mmedge.edge.bench import BenchOptions, bench
-    from mmedge.edge.bench_page import page
+    from mmedge.edge.bench.page import page
+    from mmedge.edge.bench.run import BenchOptions, bench
     from mmedge.edge.request import Request
     from mmedge.edge.runtime.open import BACKENDS
     from mmedge.errors import OutputError

@@ -24,7 +24,7 @@ def run(
 
     Example: mmedge catalog maps/
     """
-    from mmedge.geo_io.collection import write_catalog
+    from mmedge.geo_io.maps.collection import write_catalog
 
     written = write_catalog(folder, name=name, overwrite=overwrite)
     document = {"schema": "mmedge.catalog/1", "outputs": [str(path) for path in written]}

@@ -12,7 +12,7 @@ from mmedge.cli.console import Console
 from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
-    from mmedge.edge.engine import BuildOptions
+    from mmedge.edge.engine.key import BuildOptions
 
 NAME = "compile"
 
@@ -53,7 +53,7 @@ def run(
 
     from mmedge.bundle import open_bundle
     from mmedge.edge.compile import CompileRequest, compile_bundle
-    from mmedge.edge.engine import cache_folder
+    from mmedge.edge.engine.key import cache_folder
     from mmedge.edge.runtime.session import GraphKey
     from mmedge.geo_io.location import locate
     from mmedge.geo_io.scene import open_scene
@@ -94,7 +94,7 @@ def run(
 def _options(
     batch: str, workspace: int, optimization: int, version_compatible: bool, same_family: bool
 ) -> BuildOptions:
-    from mmedge.edge.engine import BuildOptions
+    from mmedge.edge.engine.key import BuildOptions
 
     try:
         sizes = [int(n) for n in batch.split(",")]

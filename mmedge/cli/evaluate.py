@@ -15,9 +15,10 @@ from mmedge.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from mmedge.bundle import Bundle
+    from mmedge.geo_io.gather import SceneOptions
     from mmedge.geo_io.labels import LabelFile, Labels
     from mmedge.geo_io.location import Location
-    from mmedge.geo_io.scene import Scene, SceneOptions
+    from mmedge.geo_io.scene import Scene
 
 NAME = "evaluate"
 PARTS = ("test", "all")
@@ -84,7 +85,7 @@ def run(
         console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
         return 0
     if is_map:
-        from mmedge.edge.map_score import score_map
+        from mmedge.edge.evaluation.map_score import score_map
 
         document = score_map(Path(thing), reference_file, warn=console.warn)
         pictures = {"all": document["confusion"]}
@@ -94,7 +95,7 @@ def run(
         )
         pictures = document["confusion"]
     _write(paths, document, pictures, console)
-    from mmedge.edge.report import markdown
+    from mmedge.edge.evaluation.report import markdown
 
     console.data(document, markdown(document), as_json=as_json)
     return 1 if strict and console.warned else 0
@@ -127,7 +128,7 @@ def _plan(
     """What a run would read and write; fails where something cannot be opened."""
     from mmedge.bundle import open_bundle
     from mmedge.geo_io.labels import values_of
-    from mmedge.geo_io.raster import inspect_raster
+    from mmedge.geo_io.rasters.header import inspect_raster
     from mmedge.geo_io.scene import open_scene
 
     values_of(labels)
@@ -155,7 +156,7 @@ def _bundle(
     """Scores of a bundle, as JSON of schema `mmedge.evaluate/1`."""
     from mmedge.bundle import open_bundle
     from mmedge.edge.device import threads_available
-    from mmedge.edge.evaluate import cost, judge, report, unseen
+    from mmedge.edge.evaluation.evaluate import cost, judge, report, unseen
     from mmedge.edge.runtime.open import open_runtime
     from mmedge.edge.runtime.session import Engines
     from mmedge.extras import need
@@ -213,7 +214,7 @@ def _oracle(bundle: Bundle, scene: Scene, known: Labels, console: Console) -> di
 
 def _write(paths: dict[str, Path], document: dict[str, Any], pictures: dict[str, Any], console: Console) -> None:
     """All files under other names first, then renamed, the JSON last."""
-    from mmedge.edge.report import draw_confusions, markdown
+    from mmedge.edge.evaluation.report import draw_confusions, markdown
 
     parts = {kind: path.with_name(f"{path.name}.part") for kind, path in paths.items()}
     try:

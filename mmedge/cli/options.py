@@ -11,8 +11,8 @@ import typer
 from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmedge.geo_io.gather import SceneOptions
     from mmedge.geo_io.location import Location
-    from mmedge.geo_io.scene import SceneOptions
     from mmedge.geo_io.speckle import Speckle as SpeckleFilter
 
 OptionalPath = Path | None
@@ -169,8 +169,8 @@ def scene_options(
     speckle: str | None = None,
 ) -> SceneOptions:
     """What the flags say about a scene."""
+    from mmedge.geo_io.gather import SceneOptions
     from mmedge.geo_io.location import locate
-    from mmedge.geo_io.scene import SceneOptions
 
     return SceneOptions(
         sources={k: [locate(p) for p in paths] for k, paths in assignments("--source", source).items()},

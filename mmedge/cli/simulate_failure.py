@@ -11,7 +11,7 @@ from mmedge.cli import options as o
 from mmedge.cli.console import Console
 
 if TYPE_CHECKING:
-    from mmedge.geo_io.simulate import Cause
+    from mmedge.geo_io.failures.simulate import Cause
 
 NAME = "simulate-failure"
 
@@ -39,7 +39,7 @@ def run(
     Example: mmedge simulate-failure scene.tif --sensor optical --cause cloud --fraction 0.3 -o cloudy.tif
     """
     from mmedge.geo_io.bands import sensor_name
-    from mmedge.geo_io.simulate_scene import simulate_failure
+    from mmedge.geo_io.failures.simulate_scene import simulate_failure
 
     record = simulate_failure(
         scene,

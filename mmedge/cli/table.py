@@ -11,8 +11,8 @@ from mmedge.cli.console import Console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mmedge.edge.crew import Worker
-    from mmedge.edge.summary import Result
+    from mmedge.edge.batch.crew import Worker
+    from mmedge.edge.batch.summary import Result
 
 
 def batch_table(console: Console, scenes: int) -> BatchLines:

@@ -35,7 +35,7 @@ def run(
     Example: mmedge vectorize scene_map.tif --min-area 0.5 --simplify 15
     """
     from mmedge.extras import need
-    from mmedge.geo_io.vectors import plan_polygons, read_map, vectorize
+    from mmedge.geo_io.maps.vectors import plan_polygons, read_map, vectorize
 
     for module in ("pyogrio", "shapely"):
         need(module)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmedge.bundle import Bundle
-from mmedge.edge.compilers import Compiler, check_precision, open_compiler
-from mmedge.edge.engine import (
+from mmedge.edge.engine.compilers import Compiler, check_precision, open_compiler
+from mmedge.edge.engine.key import (
     PORTABLE,
     BuildOptions,
     EngineKey,

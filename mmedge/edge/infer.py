@@ -37,13 +37,13 @@ from mmedge.edge.strips import Strips
 from mmedge.edge.tune import tuned
 from mmedge.errors import SceneError
 from mmedge.geo_io.location import Location, locate
-from mmedge.geo_io.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.outputs import part_of
-from mmedge.geo_io.publication import finish_killed
-from mmedge.geo_io.quicklook import write_quicklook
-from mmedge.geo_io.raster import GDAL_CACHE_BYTES
+from mmedge.geo_io.maps.mapwriter import MapCounts, MapWriter
+from mmedge.geo_io.maps.outputs import part_of
+from mmedge.geo_io.maps.publication import finish_killed
+from mmedge.geo_io.maps.quicklook import write_quicklook
+from mmedge.geo_io.maps.stac import InputFile, Provenance, map_item, write_item
+from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
-from mmedge.geo_io.stac import InputFile, Provenance, map_item, write_item
 from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
 

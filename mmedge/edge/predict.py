@@ -14,7 +14,7 @@ from mmedge.edge.stream import in_order
 from mmedge.edge.windows import batches
 from mmedge.errors import MachineError
 from mmedge.geo_io.ground import gsd_m
-from mmedge.geo_io.raster import GDAL_CACHE_BYTES
+from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.geo_io.tiling import IoTile, Lattice
 from mmedge.grid import Window

@@ -9,9 +9,9 @@ from typing import Any
 from mmedge import __version__
 from mmedge.bundle import Bundle
 from mmedge.edge.predict import READERS
-from mmedge.geo_io.mapwriter import MapCounts
-from mmedge.geo_io.outputs import Outputs
-from mmedge.geo_io.stac import Provenance
+from mmedge.geo_io.maps.mapwriter import MapCounts
+from mmedge.geo_io.maps.outputs import Outputs
+from mmedge.geo_io.maps.stac import Provenance
 from mmedge.modality import Availability
 
 

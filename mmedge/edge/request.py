@@ -14,10 +14,11 @@ from mmedge.edge.runtime.session import Engines
 from mmedge.errors import UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions, parse_acquisition
 from mmedge.geo_io.aoi import aoi_mask, aoi_window, read_aoi
+from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.location import Location
-from mmedge.geo_io.outputs import Outputs, plan_outputs, refuse_existing
-from mmedge.geo_io.raster import GDAL_CACHE_BYTES
-from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
+from mmedge.geo_io.maps.outputs import Outputs, plan_outputs, refuse_existing
+from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
+from mmedge.geo_io.scene import Scene, choose_sensors, open_scene
 from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Grid, Window
 from mmedge.tile import Valid

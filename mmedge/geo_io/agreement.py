@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.geo_io.ground import gsd_m
-from mmedge.geo_io.places import PlaceMap
+from mmedge.geo_io.rasters.places import PlaceMap
 from mmedge.geo_io.source import Source
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Valid

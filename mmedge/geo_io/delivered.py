@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmedge.errors import UsageError
-from mmedge.geo_io import landsat, sentinel1, sentinel2
 from mmedge.geo_io.bands import band_name
 from mmedge.geo_io.location import Location
-from mmedge.geo_io.quality import FLAGGED, NAMED_RULES
-from mmedge.geo_io.raster import inspect_raster
-from mmedge.geo_io.rasterfile import QualityLayer, RasterBand, RasterFile
+from mmedge.geo_io.missions import landsat, sentinel1, sentinel2
+from mmedge.geo_io.rasters.file import QualityLayer, RasterBand, RasterFile
+from mmedge.geo_io.rasters.header import inspect_raster
+from mmedge.geo_io.rasters.quality import FLAGGED, NAMED_RULES
 
 PRODUCTS = (sentinel2.read_product, sentinel1.read_product, landsat.read_product)
 

@@ -15,9 +15,9 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.geo_io.failure_local import CAUSES, HALO_PX, failure_masks
-from mmedge.geo_io.failure_scan import Kind, Reader, Scan, scan
-from mmedge.geo_io.runs import box_count
+from mmedge.geo_io.failures.local import CAUSES, HALO_PX, failure_masks
+from mmedge.geo_io.failures.runs import box_count
+from mmedge.geo_io.failures.scan import Kind, Reader, Scan, scan
 from mmedge.geo_io.source import Source, SourceInfo
 from mmedge.grid import Window
 from mmedge.modality import Unit

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from mmedge.errors import BandError, ReadError, UsageError
 from mmedge.geo_io.acquired import parse_acquisition
-from mmedge.geo_io.cloud import (
+from mmedge.geo_io.pointclouds.binning import Layer, PointRaster, cells_of, metres
+from mmedge.geo_io.pointclouds.cloud import (
     PointCloud,
     cell_area_m2,
     check_overlap,
@@ -26,9 +27,8 @@ from mmedge.geo_io.cloud import (
     rect_in,
     spacing_m,
 )
-from mmedge.geo_io.ground_filter import MAX_FILL, GroundFilter, fill, filter_ground
-from mmedge.geo_io.point_cloud import open_points
-from mmedge.geo_io.point_raster import Layer, PointRaster, cells_of, metres
+from mmedge.geo_io.pointclouds.ground_filter import MAX_FILL, GroundFilter, fill, filter_ground
+from mmedge.geo_io.pointclouds.point_cloud import open_points
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Grid, Window
 from mmedge.tile import Data, Lost, Valid

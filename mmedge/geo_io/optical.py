@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmedge.errors import UnitError
-from mmedge.geo_io.rasterfile import RasterBand
+from mmedge.geo_io.rasters.file import RasterBand
 from mmedge.tile import Data
 
 # Reflectance seldom passes 1 (snow, glint, clouds): a median above 2 is digital numbers.

@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from mmedge.errors import OutputError
-from mmedge.geo_io.raster import GDAL_CACHE_BYTES
+from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.grid import Grid, Window
 from mmedge.tile import Tile

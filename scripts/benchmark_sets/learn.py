@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmark_sets.examples import Benchmark, Ints, Split
 from benchmark_sets.variants import variant_of
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.models.baselines import Specialists
 from mmedge.edge.models.dymo import DyMo
 from mmedge.edge.models.mars import Mars

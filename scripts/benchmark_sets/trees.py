@@ -10,7 +10,7 @@ from scipy.ndimage import uniform_filter
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from benchmark_sets.examples import Benchmark, Ints, Split
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 
 FIT_PIXELS = 120_000
 AROUND_PX = 7

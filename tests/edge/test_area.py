@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.edge.area import Z95, estimate_area
+from mmedge.edge.evaluation.area import Z95, estimate_area
 
 # Deforestation, forest gain, stable forest, stable non-forest; rows are the map, columns the reference.
 COUNTS = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])

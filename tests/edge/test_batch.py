@@ -19,13 +19,13 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
-from mmedge.edge.batch import batch
+from mmedge.edge.batch.orders import BatchOptions
+from mmedge.edge.batch.run import batch
+from mmedge.edge.batch.summary import Result, Summary
+from mmedge.edge.batch.worklist import Shard
 from mmedge.edge.infer import infer
-from mmedge.edge.orders import BatchOptions
-from mmedge.edge.summary import Result, Summary
-from mmedge.edge.worklist import Shard
 from mmedge.errors import BundleError, OutputError, UsageError
-from mmedge.geo_io.scene import SceneOptions
+from mmedge.geo_io.gather import SceneOptions
 
 ROOT = Path(__file__).parents[2]
 

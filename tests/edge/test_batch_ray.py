@@ -16,7 +16,7 @@ from secrets import token_hex
 import pytest
 from test_batch import ask, lengthened, outputs, right, spawn, three_scenes, until
 
-from mmedge.edge.crew_ray import _core_group, _room
+from mmedge.edge.batch.crew_ray import _core_group, _room
 
 __all__ = ["right"]  # a fixture
 

@@ -13,13 +13,13 @@ import pytest
 
 from mmedge.bundle import open_bundle
 from mmedge.cli.app import run
-from mmedge.edge import bench as bench_module
-from mmedge.edge.bench import BenchOptions, bench
-from mmedge.edge.bench_page import page, ticks
-from mmedge.edge.bench_table import markdown
-from mmedge.edge.compare import compare, ratio_interval
+from mmedge.edge.bench import run as bench_module
+from mmedge.edge.bench.compare import compare, ratio_interval
+from mmedge.edge.bench.page import page, ticks
+from mmedge.edge.bench.power import find_meters
+from mmedge.edge.bench.run import BenchOptions, bench
+from mmedge.edge.bench.table import markdown
 from mmedge.edge.memory import peak_mib, reset_peak
-from mmedge.edge.power import find_meters
 
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/mmedge.bench.1.json").read_text())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rasterio.crs import CRS
 
-from mmedge.edge.blocks import ELSEWHERE, TEST, TRAIN, VALIDATE, Blocks, deal_blocks
+from mmedge.edge.evaluation.blocks import ELSEWHERE, TEST, TRAIN, VALIDATE, Blocks, deal_blocks
 from mmedge.errors import UsageError
 from mmedge.grid import Grid, Window
 

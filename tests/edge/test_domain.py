@@ -11,7 +11,8 @@ from rasterio.transform import Affine
 from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.domain import LIMIT, Domain, fit_domain, squares_of, strange_shares, warnings_of
 from mmedge.geo_io.arrays import SensorArray, scene_from_arrays
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
 

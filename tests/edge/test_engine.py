@@ -15,7 +15,7 @@ from tensorrt_names import Recorder
 from mmedge.bundle import Bundle, checksum, open_bundle
 from mmedge.cli.app import run
 from mmedge.edge.device import gpu
-from mmedge.edge.engine import (
+from mmedge.edge.engine.key import (
     BuildOptions,
     EngineKey,
     EngineMismatchError,

@@ -10,10 +10,10 @@ import pytest
 
 from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.arrays import _map
-from mmedge.edge.blocks import TEST, TRAIN, Blocks
-from mmedge.edge.evaluate import UNMAPPED, Answers, Judged, cost, judge, report, trained_on, unseen
-from mmedge.edge.metrics import calibration_error
-from mmedge.edge.report import draw_confusions, markdown
+from mmedge.edge.evaluation.blocks import TEST, TRAIN, Blocks
+from mmedge.edge.evaluation.evaluate import UNMAPPED, Answers, Judged, cost, judge, report, trained_on, unseen
+from mmedge.edge.evaluation.metrics import calibration_error
+from mmedge.edge.evaluation.report import draw_confusions, markdown
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
 from mmedge.geo_io.labels import LabelFile, read_labels

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.edge.fence import Fence
+from mmedge.edge.batch.fence import Fence
 from mmedge.errors import OutputError
 
 ROOT = Path(__file__).parents[2]
-HOLD = "import sys; from mmedge.edge.fence import Fence; Fence({!r}).hold({}); print(1, flush=True); sys.stdin.read()"
+HOLD = (
+    "import sys; from mmedge.edge.batch.fence import Fence; "
+    "Fence({!r}).hold({}); print(1, flush=True); sys.stdin.read()"
+)
 
 
 def holder(fence: Fence, number: int) -> subprocess.Popen[str]:

@@ -16,7 +16,8 @@ from mmedge.bundle import open_bundle
 from mmedge.edge.infer import infer, run
 from mmedge.edge.request import Request
 from mmedge.errors import SceneError
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.modality import Availability
 
 

@@ -9,9 +9,9 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from mmedge.edge.area import Z95, estimate_area
-from mmedge.edge.map_score import score_map
-from mmedge.edge.report import markdown
+from mmedge.edge.evaluation.area import Z95, estimate_area
+from mmedge.edge.evaluation.map_score import score_map
+from mmedge.edge.evaluation.report import markdown
 from mmedge.errors import SceneError
 from mmedge.geo_io.labels import LabelFile
 

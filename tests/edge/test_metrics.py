@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 
 sk = pytest.importorskip("sklearn.metrics")
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ import jetson_trees
 import pytest
 from jetson_trees import lay
 
-from mmedge.edge.health import clocks_mhz, temperatures_c, throttle_events
-from mmedge.edge.power import RailMeter, find_meters, metering
+from mmedge.edge.bench.health import clocks_mhz, temperatures_c, throttle_events
+from mmedge.edge.bench.power import RailMeter, find_meters, metering
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from tensorrt_names import VERSIONS, Cuda, Recorder, api
 
 import mmedge.edge
-from mmedge.edge.build import build, check_types, engine_types
-from mmedge.edge.engine import BuildOptions
+from mmedge.edge.engine.build import build, check_types, engine_types
+from mmedge.edge.engine.key import BuildOptions
 from mmedge.edge.runtime.tensorrt import CudaError, TensorRtSession
 
 EDGE = Path(mmedge.edge.__file__).parent

@@ -18,11 +18,11 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from mmedge.bundle import Bundle, open_bundle  # noqa: E402
 from mmedge.cli.app import run  # noqa: E402
-from mmedge.edge.build import BuildError, build, check_types, creation_flags, layer_types, make_logger  # noqa: E402
-from mmedge.edge.compilers import graph_file  # noqa: E402
 from mmedge.edge.device import gpu  # noqa: E402
-from mmedge.edge.engine import BuildOptions  # noqa: E402
-from mmedge.edge.half import check_overflow, to_half  # noqa: E402
+from mmedge.edge.engine.build import BuildError, build, check_types, creation_flags, layer_types, make_logger  # noqa: E402
+from mmedge.edge.engine.compilers import graph_file  # noqa: E402
+from mmedge.edge.engine.half import check_overflow, to_half  # noqa: E402
+from mmedge.edge.engine.key import BuildOptions  # noqa: E402
 from mmedge.edge.runtime.session import GraphKey, input_shapes, stored_graph  # noqa: E402
 from mmedge.errors import BundleError  # noqa: E402
 

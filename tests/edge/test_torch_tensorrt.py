@@ -24,14 +24,14 @@ from torch_tensorrt_names import VERSIONS, Recorder, api  # noqa: E402
 
 from mmedge.bundle import Bundle, open_bundle  # noqa: E402
 from mmedge.cli.app import run  # noqa: E402
-from mmedge.edge import dynamo  # noqa: E402
-from mmedge.edge.build import BuildError  # noqa: E402
 from mmedge.edge.compile import CompileRequest, compile_bundle  # noqa: E402
-from mmedge.edge.compilers import TorchTensorRtCompiler  # noqa: E402
 from mmedge.edge.device import gpu  # noqa: E402
-from mmedge.edge.engine import BuildOptions, EngineMismatchError, engines_for  # noqa: E402
+from mmedge.edge.engine import dynamo  # noqa: E402
+from mmedge.edge.engine.build import BuildError  # noqa: E402
+from mmedge.edge.engine.compilers import TorchTensorRtCompiler  # noqa: E402
+from mmedge.edge.engine.key import BuildOptions, EngineMismatchError, engines_for  # noqa: E402
+from mmedge.edge.engine.program import check_products, export_network, product_types  # noqa: E402
 from mmedge.edge.parity import real_batches  # noqa: E402
-from mmedge.edge.program import check_products, export_network, product_types  # noqa: E402
 from mmedge.edge.runtime.open import choose_backend, open_runtime  # noqa: E402
 from mmedge.edge.runtime.session import GraphKey  # noqa: E402
 from mmedge.edge.runtime.torch_tensorrt import TorchTensorRtRuntime  # noqa: E402

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmedge.edge.worklist import Shard, Work, find_work, without_maps
+from mmedge.edge.batch.worklist import Shard, Work, find_work, without_maps
 from mmedge.errors import SceneError, UsageError
-from mmedge.geo_io.scene import SceneOptions
+from mmedge.geo_io.gather import SceneOptions
 
 SENSORS = ("optical", "sar", "elevation")
 

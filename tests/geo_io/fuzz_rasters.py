@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from mmedge.errors import MMEdgeError
-from mmedge.geo_io.raster import inspect_raster
-from mmedge.geo_io.rasterreader import RasterReader
+from mmedge.geo_io.rasters.header import inspect_raster
+from mmedge.geo_io.rasters.reader import RasterReader
 from mmedge.grid import Window
 
 MEMORY = 3 << 30  # of addresses: imports and GDAL's threads take 1.5 GiB of them

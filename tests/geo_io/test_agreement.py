@@ -11,7 +11,8 @@ import rasterio
 from rasterio.transform import Affine
 
 from mmedge.geo_io.agreement import _edges, measure_shift
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 
 SHIFTS = [(0.5, 0), (0, 0.5), (1, 0), (0, -1), (0.3, -0.7), (1.5, 1.5), (-2, 1), (3, -2.4), (-0.25, 0.25)]
 

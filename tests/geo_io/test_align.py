@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
 
@@ -169,7 +170,7 @@ def test_block_means_of_very_fine_pixels_are_formed_a_few_at_a_time(
     options = SceneOptions(sources={"sar": [sar], "elevation": [dem]}, reference="sar")
     with open_scene(None, [SAR, ELEVATION], options) as scene:
         whole = scene.read(Window(0, 0, 40, 40))
-        monkeypatch.setattr("mmedge.geo_io.align.BLOCK_READ_PX", 3000)
+        monkeypatch.setattr("mmedge.geo_io.rasters.align.BLOCK_READ_PX", 3000)
         parts = scene.read(Window(0, 0, 40, 40))
     means = values[0].reshape(40, 20, 40, 20).mean(axis=(1, 3))
     np.testing.assert_array_equal(parts.data["elevation"], whole.data["elevation"])

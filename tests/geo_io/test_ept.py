@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from mmedge.errors import GeoreferenceError, SceneError
-from mmedge.geo_io.cloud import open_cloud
-from mmedge.geo_io.ept import open_ept
+from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.lidar import LidarSource
-from mmedge.geo_io.point_cloud import cloud_grid
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.pointclouds.cloud import open_cloud
+from mmedge.geo_io.pointclouds.ept import open_ept
+from mmedge.geo_io.pointclouds.point_cloud import cloud_grid
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
 CLOUD = Path(__file__).parents[1] / "data" / "lidar" / "OSBS_22.laz"

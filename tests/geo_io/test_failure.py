@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mmedge.geo_io.arrays import ArraySource
 from mmedge.geo_io.failure import CAUSES, Screened, clipped_complex, detect, detect_window, scan, survey
-from mmedge.geo_io.failure_local import THICK_PX
-from mmedge.geo_io.failure_scan import slabs
-from mmedge.geo_io.simulate import inject
+from mmedge.geo_io.failures.local import THICK_PX
+from mmedge.geo_io.failures.scan import slabs
+from mmedge.geo_io.failures.simulate import inject
 from mmedge.geo_io.source import SourceInfo
 from mmedge.grid import Window
 from mmedge.tile import Data, Valid

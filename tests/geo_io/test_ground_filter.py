@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmedge.geo_io.ground_filter import MAX_RADIUS, GroundFilter, fill, filter_ground
 from mmedge.geo_io.lidar import LidarSource
+from mmedge.geo_io.pointclouds.ground_filter import MAX_RADIUS, GroundFilter, fill, filter_ground
 from mmedge.grid import Grid
 
 OPEN = Path(__file__).parents[3] / "shared" / "data" / "open"

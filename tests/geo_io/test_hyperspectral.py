@@ -13,8 +13,9 @@ from rasterio.enums import ColorInterp
 from synthetic_products import chile_dn, write
 
 from mmedge.errors import BandError, UnitError
-from mmedge.geo_io.scene import SceneOptions, open_scene
-from mmedge.geo_io.spectral import SENTINEL2_NM
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.rasters.spectral import SENTINEL2_NM
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
 

@@ -12,7 +12,8 @@ import rasterio
 from synthetic_products import chile_dn, coarser, write_landsat
 
 from mmedge.errors import BandError, SceneError
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
 

@@ -11,8 +11,8 @@ from laspy.vlrs.vlr import VLR
 from rasterio.crs import CRS
 
 from mmedge.errors import GeoreferenceError
-from mmedge.geo_io.cloud import open_cloud
-from mmedge.geo_io.las_crs import CloudCrs, split_wkt
+from mmedge.geo_io.pointclouds.cloud import open_cloud
+from mmedge.geo_io.pointclouds.las_crs import CloudCrs, split_wkt
 
 DATA = Path(__file__).parents[1] / "data" / "lidar"
 US_FT = 1200 / 3937

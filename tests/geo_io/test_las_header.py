@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.errors import MMEdgeError, ReadError, SceneError
-from mmedge.geo_io import las_chunks
-from mmedge.geo_io.cloud import open_cloud
-from mmedge.geo_io.las_chunks import Chunk
-from mmedge.geo_io.las_header import LASZIP, read_header
 from mmedge.geo_io.lidar import LidarSource
+from mmedge.geo_io.pointclouds import las_chunks
+from mmedge.geo_io.pointclouds.cloud import open_cloud
+from mmedge.geo_io.pointclouds.las_chunks import Chunk
+from mmedge.geo_io.pointclouds.las_header import LASZIP, read_header
 from mmedge.grid import Grid
 
 DATA = Path(__file__).parents[1] / "data" / "lidar"
@@ -162,7 +162,7 @@ def run(code: str, *arguments: str) -> list[int]:
         import resource, sys
         resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
         from pathlib import Path
-        from mmedge.geo_io.cloud import open_cloud
+        from mmedge.geo_io.pointclouds.cloud import open_cloud
         from mmedge.geo_io.lidar import LidarSource
         from mmedge.grid import Grid
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

@@ -15,10 +15,10 @@ from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UsageError
-from mmedge.geo_io import las_chunks, point_raster
-from mmedge.geo_io.cloud import open_cloud
 from mmedge.geo_io.lidar import LidarSource
-from mmedge.geo_io.point_cloud import cloud_grid
+from mmedge.geo_io.pointclouds import binning, las_chunks
+from mmedge.geo_io.pointclouds.cloud import open_cloud
+from mmedge.geo_io.pointclouds.point_cloud import cloud_grid
 from mmedge.grid import Grid, Window
 
 DATA = Path(__file__).parents[1] / "data" / "lidar"
@@ -264,7 +264,7 @@ def test_threads_read_what_one_thread_reads(kind: str) -> None:
 def test_a_raster_on_disk_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with simple() as source:
         expected, valid = source.read(source.grid.window)
-    monkeypatch.setattr(point_raster, "MEMORY_BYTES", 1000)
+    monkeypatch.setattr(binning, "MEMORY_BYTES", 1000)
     with simple(scratch=tmp_path) as source:
         assert source._raster.on_disk
         found, found_valid = source.read(source.grid.window)

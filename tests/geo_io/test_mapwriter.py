@@ -22,9 +22,9 @@ from rio_cogeo.cogeo import cog_validate
 
 from mmedge.bundle import LandClass
 from mmedge.errors import OutputError
-from mmedge.geo_io.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.outputs import Outputs, part_of, plan_outputs, raw_part_of, refuse_existing
-from mmedge.geo_io.publication import finish_killed, publish
+from mmedge.geo_io.maps.mapwriter import MapCounts, MapWriter
+from mmedge.geo_io.maps.outputs import Outputs, part_of, plan_outputs, raw_part_of, refuse_existing
+from mmedge.geo_io.maps.publication import finish_killed, publish
 from mmedge.grid import Grid, Window
 
 LEGEND = (

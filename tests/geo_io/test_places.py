@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from mmedge.errors import GeoreferenceError
-from mmedge.geo_io.align import pixel_shift
 from mmedge.geo_io.crs import check_on_earth, horizontal, project
-from mmedge.geo_io.places import ROUGH_PX, PlaceMap, reduction
-from mmedge.geo_io.raster import inspect_raster
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.rasters.align import pixel_shift
+from mmedge.geo_io.rasters.header import inspect_raster
+from mmedge.geo_io.rasters.places import ROUGH_PX, PlaceMap, reduction
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Grid, Window
 
 

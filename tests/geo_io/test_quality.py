@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rasterio.transform import Affine
 
 from mmedge.errors import UsageError
-from mmedge.geo_io.quality import FLAGGED, QA60, QA_PIXEL, SCL, Rule, bits
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.rasters.quality import FLAGGED, QA60, QA_PIXEL, SCL, Rule, bits
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
 WHOLE = Window(0, 0, 224, 224)

@@ -12,9 +12,9 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from mmedge.bundle import LandClass
-from mmedge.geo_io.mapwriter import MapWriter
-from mmedge.geo_io.outputs import part_of, plan_outputs
-from mmedge.geo_io.quicklook import length_label, percent, round_length, write_quicklook
+from mmedge.geo_io.maps.mapwriter import MapWriter
+from mmedge.geo_io.maps.outputs import part_of, plan_outputs
+from mmedge.geo_io.maps.quicklook import length_label, percent, round_length, write_quicklook
 from mmedge.grid import Grid
 
 LEGEND = (

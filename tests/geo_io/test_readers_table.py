@@ -17,7 +17,8 @@ from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, reproject
 
 from mmedge.errors import GeoreferenceError, MMEdgeError, ReadError, SceneError, UnitError
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
 DOC = Path(__file__).parents[2] / "docs" / "readers.md"

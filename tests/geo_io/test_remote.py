@@ -19,9 +19,10 @@ import rasterio.shutil
 
 from mmedge.edge.infer import infer
 from mmedge.errors import MMEdgeError, ReadError, SceneError, UsageError
+from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.location import RemoteFile, locate, without_secrets
-from mmedge.geo_io.raster import inspect_raster
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.rasters.header import inspect_raster
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
 TESTS = Path(__file__).parents[1]
@@ -122,7 +123,7 @@ def test_only_the_ranges_under_a_window_are_fetched(server: Server, chile: Path)
 def inspect_reader(url: str) -> Any:
     from contextlib import closing
 
-    from mmedge.geo_io.rasterreader import RasterReader
+    from mmedge.geo_io.rasters.reader import RasterReader
 
     file = inspect_raster(locate(url))
     return closing(RasterReader(file.path, file.bands))

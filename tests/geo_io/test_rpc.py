@@ -13,9 +13,10 @@ from rasterio.transform import RPCTransformer
 from rasterio.warp import transform
 
 from mmedge.errors import GeoreferenceError, SceneError
-from mmedge.geo_io.gcp import control_grid, polynomial_points
-from mmedge.geo_io.raster import inspect_raster
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.rasters.gcp import control_grid, polynomial_points
+from mmedge.geo_io.rasters.header import inspect_raster
+from mmedge.geo_io.scene import open_scene
 
 SHAPE = (224, 224)
 # Terms of a cubic in longitude L, latitude P and height H, in the order of RPC00B.

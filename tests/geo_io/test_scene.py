@@ -14,7 +14,8 @@ from rasterio.transform import Affine
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UnitError, UsageError
 from mmedge.geo_io.crs import known_crs
-from mmedge.geo_io.scene import Scene, SceneOptions, choose_sensors, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import Scene, choose_sensors, open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
 

@@ -9,9 +9,10 @@ import pytest
 import rasterio
 
 from mmedge.errors import GeoreferenceError, UsageError
+from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.lidar import LidarSource
-from mmedge.geo_io.point_cloud import cloud_grid
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.pointclouds.point_cloud import cloud_grid
+from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.stack import stack
 from mmedge.grid import Window
 from mmedge.modality import Modality

@@ -16,9 +16,10 @@ from rasterio.warp import transform
 from synthetic_products import sentinel1_noise, write_sentinel1
 
 from mmedge.errors import GeoreferenceError, SceneError, UnitError
-from mmedge.geo_io.gcp import ControlPoints, control_grid, control_points, north_up
-from mmedge.geo_io.scene import SceneOptions, open_scene
-from mmedge.geo_io.sentinel1_calibration import read_calibration
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.missions.sentinel1_calibration import read_calibration
+from mmedge.geo_io.rasters.gcp import ControlPoints, control_grid, control_points, north_up
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
 

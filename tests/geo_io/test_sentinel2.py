@@ -11,8 +11,9 @@ import pytest
 from synthetic_products import S2_TILE, chile_dn, coarser, write, write_sentinel2
 
 from mmedge.errors import SceneError
-from mmedge.geo_io.scene import SceneOptions, open_scene
-from mmedge.geo_io.xmlfile import MAX_XML_BYTES
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.missions.xmlfile import MAX_XML_BYTES
+from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality
 

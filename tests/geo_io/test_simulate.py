@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.errors import BandError, OutputError, SceneError, UsageError
-from mmedge.geo_io.clouds import cloud_shapes, draw_clouds
 from mmedge.geo_io.failure import detect
-from mmedge.geo_io.injection import CAUSES, DECLARED, Cause, Levels, flipped, hashed
-from mmedge.geo_io.simulate import draw, inject
-from mmedge.geo_io.simulate_scene import TAG, simulate_failure
+from mmedge.geo_io.failures.clouds import cloud_shapes, draw_clouds
+from mmedge.geo_io.failures.injection import CAUSES, DECLARED, Cause, Levels, flipped, hashed
+from mmedge.geo_io.failures.simulate import draw, inject
+from mmedge.geo_io.failures.simulate_scene import TAG, simulate_failure
 from mmedge.grid import Window
 
 WHOLE = ("dropped_band",)

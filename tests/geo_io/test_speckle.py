@@ -10,8 +10,9 @@ import pytest
 import rasterio
 
 from mmedge.errors import UsageError
+from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.refined_lee import refined_lee
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.speckle import Speckle, lee
 from mmedge.grid import Window
 

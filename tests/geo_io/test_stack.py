@@ -9,7 +9,8 @@ import pytest
 import rasterio
 
 from mmedge.errors import OutputError
-from mmedge.geo_io.scene import SceneOptions, open_scene
+from mmedge.geo_io.gather import SceneOptions
+from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.stack import stack
 from mmedge.grid import Window
 

@@ -12,8 +12,8 @@ import rasterio
 
 from mmedge.edge.infer import infer
 from mmedge.edge.stream import in_order
-from mmedge.geo_io.raster import GDAL_CACHE_BYTES, inspect_raster
-from mmedge.geo_io.rasterreader import RasterReader
+from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES, inspect_raster
+from mmedge.geo_io.rasters.reader import RasterReader
 from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Window

@@ -17,9 +17,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from mmedge.errors import SceneError
-from mmedge.geo_io.limits import within
-from mmedge.geo_io.raster import inspect_raster
-from mmedge.geo_io.rasterreader import RasterReader
+from mmedge.geo_io.rasters.header import inspect_raster
+from mmedge.geo_io.rasters.limits import within
+from mmedge.geo_io.rasters.reader import RasterReader
 from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
@@ -104,7 +104,7 @@ def test_work_that_hangs_is_given_up_and_work_that_fails_says_how() -> None:
 
 def test_a_hanging_header_does_not_keep_the_process(tmp_path: Path) -> None:
     code = (
-        "import time; from mmedge.geo_io.limits import within\n"
+        "import time; from mmedge.geo_io.rasters.limits import within\n"
         "try: within(0.1, lambda: time.sleep(60), 'x')\n"
         "except Exception as err: print(type(err).__name__)"
     )

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 
 from mmedge.cli.app import run
 from mmedge.edge.infer import infer
-from mmedge.geo_io.vectors import ClassMap, Polygons, read_map, trace
+from mmedge.geo_io.maps.vectors import ClassMap, Polygons, read_map, trace
 from mmedge.grid import Grid
 
 shapely = pytest.importorskip("shapely", reason="needs shapely: pip install 'mmedge[vector]'")

@@ -22,7 +22,7 @@ from benchmark_sets.trees import score_trees  # noqa: E402
 from benchmark_sets.variants import ABLATIONS, VARIANTS  # noqa: E402
 from score_benchmark import append, done, folder_of, run  # noqa: E402
 
-from mmedge.edge.metrics import Confusion  # noqa: E402
+from mmedge.edge.evaluation.metrics import Confusion  # noqa: E402
 
 SHARED = ROOT.parent / "shared" / "data"
 METHODS = ("dropout", "mars", "dymo", "mamol", "specialists", "mean-fill")

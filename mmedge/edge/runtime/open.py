@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from mmedge.edge.device import gpu as probe_gpu
 from mmedge.edge.device import memory_gib
-from mmedge.edge.engine import cache_folder, engines_for
+from mmedge.edge.engine.key import cache_folder, engines_for
 from mmedge.edge.runtime.session import Runtime
 from mmedge.errors import MachineError, UsageError
 from mmedge.extras import need
@@ -41,7 +41,7 @@ def _eager(precision: str, *_: object) -> Runtime:
 
 
 def _tensorrt(precision: str, backend: str) -> Runtime:
-    from mmedge.edge.build import load_tensorrt
+    from mmedge.edge.engine.build import load_tensorrt
     from mmedge.edge.runtime.tensorrt import TensorRtRuntime
 
     found = probe_gpu()
@@ -63,7 +63,7 @@ def _torch_tensorrt(precision: str, *_: object) -> Runtime:
         )
     for module in ("torch", "onnx"):
         need(module)
-    from mmedge.edge.dynamo import load_torch_tensorrt
+    from mmedge.edge.engine.dynamo import load_torch_tensorrt
     from mmedge.edge.runtime.torch_tensorrt import TorchTensorRtRuntime
 
     return TorchTensorRtRuntime(load_torch_tensorrt(), precision=precision, device=str(found), folder=cache_folder())

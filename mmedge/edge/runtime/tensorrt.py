@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle import Bundle
-from mmedge.edge.build import make_logger
-from mmedge.edge.engine import accepted_engine
+from mmedge.edge.engine.build import make_logger
+from mmedge.edge.engine.key import accepted_engine
 from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes
 from mmedge.errors import MachineError
 from mmedge.tile import Data

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from mmedge.bundle import Bundle
-from mmedge.edge.dynamo import NAME, versions
-from mmedge.edge.engine import accepted_engine
-from mmedge.edge.program import first_output
+from mmedge.edge.engine.dynamo import NAME, versions
+from mmedge.edge.engine.key import accepted_engine
+from mmedge.edge.engine.program import first_output
 from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes
 from mmedge.errors import MachineError
 from mmedge.tile import Data

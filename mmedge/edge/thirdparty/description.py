@@ -16,7 +16,7 @@ from mmedge.bundle import LandClass
 from mmedge.errors import UsageError
 from mmedge.extras import need
 from mmedge.geo_io.bands import band_name, sensor_name
-from mmedge.geo_io.matching import UNIT_OF
+from mmedge.geo_io.rasters.matching import UNIT_OF
 from mmedge.modality import Modality, Unit
 
 # Paul Tol's muted scheme (technical note SRON/EPS/TN/09-002): apart from one another for colour-blind eyes too.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.edge.blocks import TRAIN
+from mmedge.edge.evaluation.blocks import TRAIN
 from mmedge.edge.training.batches import turn
 from mmedge.edge.training.config import AugmentConfig, RunConfig
 from mmedge.edge.training.missingness import Rng, fixed_kept, kept_of, packed_holes, realistic

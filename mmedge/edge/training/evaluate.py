@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle import Tiling
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import TEST, TrainingSet
 from mmedge.edge.training.missingness import patterns

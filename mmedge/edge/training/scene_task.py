@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmedge.bundle import Tiling
-from mmedge.edge.blocks import TRAIN, VALIDATE
 from mmedge.edge.domain import fit_domain, squares_of
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.blocks import TRAIN, VALIDATE
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.config import RunConfig
 from mmedge.edge.training.draws import Draws, Ints, labels_at

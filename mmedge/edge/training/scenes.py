@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle import LandClass
-from mmedge.edge.blocks import PARTS, Blocks, deal_blocks
+from mmedge.edge.evaluation.blocks import PARTS, Blocks, deal_blocks
 from mmedge.edge.relief import derive
 from mmedge.edge.training.config import ClassConfig, RunConfig, SceneConfig, SensorConfig
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, cut
 from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions
+from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.labels import LabelFile, legend_of, read_labels
 from mmedge.geo_io.location import locate
-from mmedge.geo_io.scene import Scene, SceneOptions, open_scene
+from mmedge.geo_io.scene import Scene, open_scene
 from mmedge.grid import Window
 from mmedge.modality import Modality, Unit
 

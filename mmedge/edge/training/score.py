@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmedge.bundle import Tiling
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, WorldPixels, cut, with_relief
 

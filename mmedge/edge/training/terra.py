@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmedge.bundle import Tiling
 from mmedge.edge.domain import fit_domain, squares_of
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.batches import TRAIN, VALIDATE, Sampler, TrainingSet
 from mmedge.edge.training.fit import FitConfig

@@ -21,9 +21,9 @@ import torch
 from torch import distributed
 
 from mmedge.bundle import Bundle, Tiling, open_bundle, write_model_json
-from mmedge.edge.blocks import TEST
 from mmedge.edge.device import threads_available
-from mmedge.edge.evaluate import judge, report
+from mmedge.edge.evaluation.blocks import TEST
+from mmedge.edge.evaluation.evaluate import judge, report
 from mmedge.edge.export import export_graphs, load_eager
 from mmedge.edge.models.mamol import MaMOL
 from mmedge.edge.models.network import Network
@@ -41,7 +41,7 @@ from mmedge.edge.training.tiling import tiling_of
 from mmedge.errors import OutputError, UsageError
 from mmedge.geo_io.ground import footprint
 from mmedge.geo_io.labels import Labels
-from mmedge.geo_io.stac import when
+from mmedge.geo_io.maps.stac import when
 from mmedge.geo_io.tiling import widened
 from mmedge.modality import Availability
 

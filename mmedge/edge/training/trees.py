@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.edge.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.edge.relief import relief
 from mmedge.edge.training.samples import CLASS_VALUES, GSD_M, LabelledScene
 from mmedge.extras import need

@@ -10,7 +10,7 @@ pytest.importorskip("pydantic")
 
 from labelled_scenes import SIZE, config, scenes
 
-from mmedge.edge.blocks import TRAIN
+from mmedge.edge.evaluation.blocks import TRAIN
 from mmedge.edge.training.draws import Draws
 from mmedge.edge.training.missingness import kept_of, realistic
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from mmedge.bundle import Tiling  # noqa: E402
-from mmedge.edge.blocks import VALIDATE  # noqa: E402
+from mmedge.edge.evaluation.blocks import VALIDATE  # noqa: E402
 from mmedge.edge.models.network import Network  # noqa: E402
 from mmedge.edge.models.registry import build  # noqa: E402
 from mmedge.edge.relief import TERRAIN_REACH_PX  # noqa: E402

@@ -1,0 +1,1 @@
+"""Many scenes: the journal, the workers, and who may write where."""

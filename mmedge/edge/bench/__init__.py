@@ -1,0 +1,1 @@
+"""Measurements of a bundle on a machine, and their reports."""

@@ -1,0 +1,1 @@
+"""TensorRT engines: who builds them, from what, and what they belong to."""

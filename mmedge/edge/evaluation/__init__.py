@@ -1,0 +1,1 @@
+"""What maps and bundles are worth: metrics, labelled scenes, reference samples, reports."""

@@ -1,0 +1,1 @@
+"""Sensor failures: how they are detected, and how they are simulated."""

@@ -1,0 +1,1 @@
+"""What is written: a map's rasters, picture and STAC item, all or none; polygons, mosaics, collections."""

@@ -1,0 +1,1 @@
+"""Products as their missions deliver them: Sentinel-1, Sentinel-2, Landsat."""

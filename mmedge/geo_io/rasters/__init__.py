@@ -1,0 +1,1 @@
+"""Raster files: headers, windows read by threads, bands on the reference grid."""
