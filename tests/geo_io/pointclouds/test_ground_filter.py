@@ -15,7 +15,7 @@ from mmedge.geo_io.lidar import LidarSource
 from mmedge.geo_io.pointclouds.ground_filter import MAX_RADIUS, GroundFilter, fill, filter_ground
 from mmedge.grid import Grid
 
-OPEN = Path(__file__).parents[3] / "shared" / "data" / "open"
+OPEN = Path(__file__).parents[4] / "shared" / "data" / "open"
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=14)
 HEIGHTS = hnp.arrays(np.float64, SHAPES, elements=st.floats(0, 30, width=32))

@@ -15,7 +15,7 @@ import rasterio
 from rasterio.windows import Window
 
 yaml = pytest.importorskip("yaml")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def manifest(name: str) -> Any:

@@ -23,8 +23,8 @@ from mmedge.geo_io.pointclouds.las_chunks import Chunk
 from mmedge.geo_io.pointclouds.las_header import LASZIP, read_header
 from mmedge.grid import Grid
 
-DATA = Path(__file__).parents[1] / "data" / "lidar"
-ROOT = Path(__file__).parents[2]
+DATA = Path(__file__).parents[2] / "data" / "lidar"
+ROOT = Path(__file__).parents[3]
 
 
 def patched(name: str, folder: Path, *patches: tuple[int, bytes]) -> Path:

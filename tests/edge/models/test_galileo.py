@@ -12,7 +12,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from mmedge.edge.models.galileo import Galileo, Inputs, resized_kernel  # noqa: E402
 
-PUBLISHED = Path(__file__).parents[3] / "shared/data/open/galileo_nano"
+PUBLISHED = Path(__file__).parents[4] / "shared/data/open/galileo_nano"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 VERSIONS = {"10.3.0": 1, "10.13.3.9": 2, "10.16.1.11": 4, "11.0.0.114": 8, "11.4.0.106": 16, "rtx": 32}
-LISTING = Path(__file__).parents[1] / "data" / "tensorrt_api.txt"
+LISTING = Path(__file__).parents[2] / "data" / "tensorrt_api.txt"
 # The listing was read from class dictionaries: what pybind11 gives every enum, and `name` and `shape` of tensors.
 UNLISTED = {"name"}
 

@@ -20,7 +20,7 @@ from mmedge.geo_io.pointclouds.point_cloud import cloud_grid
 from mmedge.geo_io.scene import open_scene
 from mmedge.grid import Window
 
-CLOUD = Path(__file__).parents[1] / "data" / "lidar" / "OSBS_22.laz"
+CLOUD = Path(__file__).parents[2] / "data" / "lidar" / "OSBS_22.laz"
 BANDS = ("ground", "surface", "ndsm", "intensity", "density")
 
 

@@ -27,7 +27,7 @@ from mmedge.edge.infer import infer
 from mmedge.errors import BundleError, OutputError, UsageError
 from mmedge.geo_io.gather import SceneOptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mmedge.errors import GeoreferenceError
 from mmedge.geo_io.pointclouds.cloud import open_cloud
 from mmedge.geo_io.pointclouds.las_crs import CloudCrs, split_wkt
 
-DATA = Path(__file__).parents[1] / "data" / "lidar"
+DATA = Path(__file__).parents[2] / "data" / "lidar"
 US_FT = 1200 / 3937
 
 

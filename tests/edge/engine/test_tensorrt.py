@@ -16,7 +16,7 @@ from mmedge.edge.engine.key import BuildOptions
 from mmedge.edge.runtime.tensorrt import CudaError, TensorRtSession
 
 EDGE = Path(mmedge.edge.__file__).parent
-SOURCES = [EDGE / "build.py", EDGE / "compile.py", EDGE / "runtime" / "tensorrt.py"]
+SOURCES = [EDGE / "engine" / "build.py", EDGE / "compile.py", EDGE / "runtime" / "tensorrt.py"]
 TENSORRT = [v for v in VERSIONS if v != "rtx"]
 SHAPES = {"sar": (2, 2, 8, 8), "sar_valid": (2, 1, 8, 8), "logits": (2, 4, 8, 8)}
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 VERSIONS = {v: 1 << i for i, v in enumerate(("2.8.0", "2.9.0", "2.10.0", "2.11.0", "2.12.0", "2.13.0", "2.14.0"))}
-LISTING = Path(__file__).parents[1] / "data" / "torch_tensorrt_api.txt"
+LISTING = Path(__file__).parents[2] / "data" / "torch_tensorrt_api.txt"
 
 
 def api(version: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ import pytest
 from mmedge.edge.batch.fence import Fence
 from mmedge.errors import OutputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOLD = (
     "import sys; from mmedge.edge.batch.fence import Fence; "
     "Fence({!r}).hold({}); print(1, flush=True); sys.stdin.read()"

@@ -22,7 +22,7 @@ from mmedge.edge.bench.table import markdown
 from mmedge.edge.memory import peak_mib, reset_peak
 
 jsonschema = pytest.importorskip("jsonschema")
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs/schemas/mmedge.bench.1.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[3] / "docs/schemas/mmedge.bench.1.json").read_text())
 QUICK = BenchOptions(count=3, warmup_s=0, idle_s=0.1, batches=(1, 2), available=("optical", "sar"), threads=2)
 
 

@@ -39,7 +39,7 @@ from mmedge.errors import BundleError, MachineError, MissingExtraError, UsageErr
 from mmedge.geo_io.scene import open_scene  # noqa: E402
 from mmedge.modality import Availability  # noqa: E402
 
-SOURCES = [Path(dynamo.__file__), Path(dynamo.__file__).parent / "runtime" / "torch_tensorrt.py"]
+SOURCES = [Path(dynamo.__file__), Path(dynamo.__file__).parents[1] / "runtime" / "torch_tensorrt.py"]
 ORDER = tuple(CHANNELS)
 CPU = torch.device("cpu")
 OPTIONS = BuildOptions(batch=(1, 2, 3), workspace_mib=64, optimization=2, version_compatible=True)

@@ -11,7 +11,7 @@ import rasterio
 from mmedge.geo_io.failure import Kind
 from mmedge.tile import Data, Valid
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CROPS = ROOT / "tests" / "data" / "failure"
 OPEN = ROOT / ".." / "shared" / "data" / "open"
 KINDS: dict[str, Kind] = {"s2": "optical", "s1": "sar", "dem": "elevation"}

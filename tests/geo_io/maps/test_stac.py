@@ -30,7 +30,7 @@ from mmedge.geo_io.maps.stac import EXTENSIONS, InputFile, Provenance, map_item,
 from mmedge.grid import Grid
 from mmedge.modality import Availability
 
-SCHEMAS = Path(__file__).parents[1] / "schemas"
+SCHEMAS = Path(__file__).parents[2] / "schemas"
 CORE = Path(pystac.validation.__file__).parent / "jsonschemas"
 LEGEND = (LandClass(1, "water", (0, 100, 200)), LandClass(2, "trees", (0, 100, 0)))
 ORDER = ("optical", "sar", "elevation")
