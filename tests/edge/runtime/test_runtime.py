@@ -85,9 +85,10 @@ def watch():
             except ProcessLookupError:
                 pass  # it has just ended
 
+infer(scene, output, model=model, threads=1)  # whoever asks what the machine is, moves through its cores
 watcher = threading.Thread(target=watch)
 watcher.start()
-infer(scene, output, model=model, threads=1)
+infer(scene, output, model=model, threads=1, overwrite=True)
 end.set()
 watcher.join()
 print(everywhere, *seen)
