@@ -54,7 +54,7 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
         types |= dict.fromkeys((name for name in node.output if name in floats), wanted)
     for value in graph.output:
-        if types[value.name] == HALF:
+        if types.get(value.name) == HALF:
             _rename(nodes, value.name, f"{value.name}_fp16")
             nodes.append(helper.make_node("Cast", [f"{value.name}_fp16"], [value.name], name=value.name, to=FLOAT))
     del graph.node[:], graph.value_info[:]

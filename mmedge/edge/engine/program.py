@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +93,3 @@ def check_products(types: Mapping[str, int], precision: str, graph: str) -> None
     wrong = {name: count for name, count in types.items() if not name.endswith(f":{wanted}")}
     if wrong or not types:
         raise BundleError(f"`{graph}` was asked for in {precision}, but its products are {dict(types)}")
-
-
-def first_output(outputs: Tensor | Sequence[Tensor]) -> Tensor:
-    """The logits: the first of what a program gives."""
-    return outputs if isinstance(outputs, Tensor) else outputs[0]

@@ -99,7 +99,7 @@ class Specialists(Network):
         side = self.token_px
         here = {m: share_seen(v, side).repeat_interleave(side, 2).repeat_interleave(side, 3) for m, v in valid.items()}
         some = torch.stack(list(here.values())).any(0)
-        return {m: torch.where(some, here[m], window[m][:, :, None, None]) for m in valid}
+        return {m: here[m] | (~some & window[m][:, :, None, None]) for m in valid}
 
 
 class PlainAdapter(nn.Module):

@@ -177,20 +177,18 @@ class DyMo(EncoderNetwork):
             some = observed.any(1, keepdim=True)
             return self.transformer(self._completed(places), observed | some), ~observed & some
         always = present if uniform else (False,) * len(present)
-        every, codes = self._every_set(places, always)
+        every, listed = self._every_set(places, always)
         candidates = [i for i, there in enumerate(always) if not there]
         chosen = choose(
-            self._sets(every, codes, observed[:, candidates], uniform=uniform),
+            self._sets(every, listed, observed[:, candidates], uniform=uniform),
             config.distance,
             rounds=len(candidates) if uniform else len(candidates) - 1,
             iterative=config.iterative,
             similar=config.similar,
         )
-        within = codes[chosen]
-        bits = 2 ** torch.arange(len(present), device=within.device)
-        return _pick(every, chosen), ((within[:, None] & bits) > 0) & ~observed
+        return _pick(every, chosen), self._table(listed)[chosen] & ~observed
 
-    def _every_set(self, places: Places, always: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    def _every_set(self, places: Places, always: tuple[bool, ...]) -> tuple[Tensor, list[int]]:
         """CLS (R, 2^c, D) of the sensors that are always there with each set of candidates, and the sets' codes."""
         candidates = [i for i, there in enumerate(always) if not there]
         base = sum(1 << i for i, there in enumerate(always) if there)
@@ -199,14 +197,15 @@ class DyMo(EncoderNetwork):
         ]
         tokens = self._completed(places)
         rows, _, width = tokens.shape
-        mask = torch.stack([self._members(code) for code in listed])
+        mask = self._table(listed)
         cls = self.transformer(
             tokens[:, None].expand(-1, len(listed), -1, -1).reshape(-1, len(always), width),
             mask[None].expand(rows, -1, -1).reshape(-1, len(always)),
         )
-        return cls.view(rows, len(listed), width), torch.tensor(listed, device=tokens.device)
+        return cls.view(rows, len(listed), width), listed
 
-    def _sets(self, every: Tensor, codes: Tensor, observed: Tensor, *, uniform: bool) -> Sets:
+    def _sets(self, every: Tensor, listed: list[int], observed: Tensor, *, uniform: bool) -> Sets:
+        codes = torch.tensor(listed, device=every.device)
         confidence, similar = self.prototypes.judge(self.project(every), self.classify(every).argmax(-1), codes)
         start = self._code(observed)
         may = ~observed if uniform else ~observed & observed.any(1, keepdim=True)
@@ -264,6 +263,10 @@ class DyMo(EncoderNetwork):
 
     def _members(self, code: int) -> Tensor:
         return torch.tensor([bool(code >> i & 1) for i in range(len(self.sensors))], device=self.transformer.cls.device)
+
+    def _table(self, codes: list[int]) -> Tensor:
+        """Which sensors each code stands for: (K, M) bool. TensorRT looks things up, but knows no bits of integers."""
+        return torch.stack([self._members(code) for code in codes])
 
     def _code(self, bits: Tensor) -> Tensor:
         return (bits * 2 ** torch.arange(bits.shape[1], device=bits.device)).sum(1)

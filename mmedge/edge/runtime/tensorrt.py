@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import ModuleType
@@ -54,24 +56,28 @@ class TensorRtRuntime:
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise MachineError("TensorRT cannot deserialize the engine", hint="mmedge compile BUNDLE --overwrite")
-        shapes: dict[str, tuple[int, ...]] = dict(input_shapes(bundle, key, batch))
-        side = bundle.tiling.window_px
-        shapes["logits"] = (batch, len(bundle.classes), side, side)
-        return TensorRtSession(self._trt, self._cuda, engine, shapes)
+        return TensorRtSession(self._trt, self._cuda, engine, input_shapes(bundle, key, batch))
 
 
 class TensorRtSession:
-    """A deserialized engine for one batch size. Fulfils `Session`."""
+    """A deserialized engine for inputs of `shapes`. Fulfils `TracingSession`."""
 
-    def __init__(self, trt: ModuleType, cuda: ModuleType, engine: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, trt: ModuleType, cuda: ModuleType, engine: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._trt, self._cuda, self._engine, self._shapes = trt, cuda, engine, shapes
         self._local = threading.local()
 
     def run(self, feeds: Feeds) -> Data:
-        worker = getattr(self._local, "worker", None)
+        return self._worker().run(feeds)["logits"].astype(np.float32)
+
+    def run_traced(self, feeds: Feeds) -> tuple[Data, npt.NDArray[Any]]:
+        outputs = self._worker().run(feeds)
+        return outputs["logits"].astype(np.float32), outputs["recovered"].copy()
+
+    def _worker(self) -> _Worker:
+        worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = _Worker(self._trt, self._cuda, self._engine, self._shapes)
-        return worker.run(feeds)
+        return worker
 
     def layers(self) -> str:
         """What the engine consists of, as the inspector's JSON."""
@@ -79,32 +85,40 @@ class TensorRtSession:
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
 
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """A tensor in pinned host memory, and its address on the device."""
+
+    host: npt.NDArray[Any]
+    device: int
+
+
 class _Worker:
     """One thread's context, stream and buffers. The second run records a CUDA graph, later ones launch it."""
 
-    def __init__(self, trt: ModuleType, cuda: ModuleType, engine: Any, shapes: dict[str, tuple[int, ...]]) -> None:
+    def __init__(self, trt: ModuleType, cuda: ModuleType, engine: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._cuda, self._runs = cuda, 0
         self._context = engine.create_execution_context()
         (self._stream,) = self._do(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
         self._graph: Any = None
-        self._host: dict[str, npt.NDArray[Any]] = {}
-        self._inputs: list[tuple[int, npt.NDArray[Any]]] = []
-        self._outputs: list[tuple[int, npt.NDArray[Any]]] = []
         self._context.set_optimization_profile_async(0, int(self._stream))
+        for name, shape in shapes.items():
+            self._context.set_input_shape(name, shape)
+        self._inputs: dict[str, _Buffer] = {}
+        self._outputs: dict[str, _Buffer] = {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
             is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            host = self._pinned(shapes[name], np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
+            shape = tuple(self._context.get_tensor_shape(name))
+            host = self._pinned(shape, np.dtype(trt.nptype(engine.get_tensor_dtype(name))))
             (device,) = self._do(cuda.cudaMalloc(host.nbytes))
             self._context.set_tensor_address(name, int(device))
-            if is_input:
-                self._context.set_input_shape(name, shapes[name])
-            self._host[name] = host
-            (self._inputs if is_input else self._outputs).append((int(device), host))
+            (self._inputs if is_input else self._outputs)[name] = _Buffer(host, int(device))
 
-    def run(self, feeds: Feeds) -> Data:
+    def run(self, feeds: Feeds) -> Mapping[str, npt.NDArray[Any]]:
+        """The outputs by name, in memory that the next run overwrites."""
         for name, array in feeds.items():
-            np.copyto(self._host[name], array)
+            np.copyto(self._inputs[name].host, array)
         self._runs += 1
         if self._runs == 2:  # the first run set up what cannot be recorded
             self._record()
@@ -113,17 +127,16 @@ class _Worker:
         else:
             self._do(self._cuda.cudaGraphLaunch(self._graph, self._stream))
         self._do(self._cuda.cudaStreamSynchronize(self._stream))
-        logits: Data = self._host["logits"].astype(np.float32)
-        return logits
+        return {name: buffer.host for name, buffer in self._outputs.items()}
 
     def _enqueue(self) -> None:
         kinds = self._cuda.cudaMemcpyKind
-        for device, host in self._inputs:
-            self._copy(device, host.ctypes.data, host.nbytes, kinds.cudaMemcpyHostToDevice)
+        for buffer in self._inputs.values():
+            self._copy(buffer.device, buffer.host.ctypes.data, buffer.host.nbytes, kinds.cudaMemcpyHostToDevice)
         if not self._context.execute_async_v3(int(self._stream)):
             raise CudaError("TensorRT could not run the engine", hint="mmedge compile BUNDLE --overwrite")
-        for device, host in self._outputs:
-            self._copy(host.ctypes.data, device, host.nbytes, kinds.cudaMemcpyDeviceToHost)
+        for buffer in self._outputs.values():
+            self._copy(buffer.host.ctypes.data, buffer.device, buffer.host.nbytes, kinds.cudaMemcpyDeviceToHost)
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
         self._do(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream))

@@ -20,7 +20,6 @@ from torch import Tensor
 from mmedge.bundle import Bundle
 from mmedge.edge.engine.dynamo import NAME, versions
 from mmedge.edge.engine.key import accepted_engine
-from mmedge.edge.engine.program import first_output
 from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes
 from mmedge.errors import MachineError
 from mmedge.tile import Data
@@ -53,7 +52,7 @@ class TorchTensorRtRuntime:
 
 
 class TorchTensorRtSession:
-    """A saved program; `names` are its inputs in order. Fulfils `Session`."""
+    """A saved program; `names` are its inputs in order. Fulfils `TracingSession`."""
 
     def __init__(self, ttrt: ModuleType, path: Path, names: list[str], where: torch.device) -> None:
         self._ttrt, self._path, self._names, self._where = ttrt, path, names, where
@@ -61,7 +60,14 @@ class TorchTensorRtSession:
         self._local.worker = self._worker()  # what cannot be loaded is said at once
 
     def run(self, feeds: Feeds) -> Data:
-        worker = getattr(self._local, "worker", None)
+        return self._run(feeds)[0]
+
+    def run_traced(self, feeds: Feeds) -> tuple[Data, npt.NDArray[Any]]:
+        logits, recovered = self._run(feeds)
+        return logits, recovered
+
+    def _run(self, feeds: Feeds) -> list[npt.NDArray[Any]]:
+        worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = self._worker()
         return worker.run([feeds[name] for name in self._names])
@@ -83,10 +89,12 @@ class _Worker:
         self._module, self._where = module, where
         self._stream: Any = torch.cuda.Stream(where) if where.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def run(self, arrays: list[npt.NDArray[Any]]) -> Data:
+    def run(self, arrays: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """What the program gives, floats as float32."""
         with torch.inference_mode(), self._on_stream():
-            logits = first_output(self._module(*(self._tensor(array) for array in arrays)))
-            return logits.float().cpu().numpy()  # waits for the stream
+            outputs = self._module(*(self._tensor(array) for array in arrays))
+            found = [outputs] if isinstance(outputs, Tensor) else outputs
+            return [(y.float() if y.is_floating_point() else y).cpu().numpy() for y in found]  # waits for the stream
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()

@@ -1,7 +1,8 @@
 """A recorder in place of TensorRT and CUDA, specified from the names of each version: what is not listed is not there.
 
 It computes: device memory is memory, copies copy, a CUDA graph replays what was recorded, and the engine's one layer
-gives each class the mean of the first input plus the class's number.
+gives each class the mean of the first input plus the class's number. One of a model that recovers sensors
+says, too, that it recovered the first.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ def api(version: str) -> frozenset[str]:
 class Recorder:
     """One version of TensorRT: its module, the calls that were made, and what they answer."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, *, recovers: bool = False) -> None:
         self.version, self.api, self.calls = version, api(version), []
         self.cuda = Cuda(self)
-        self.io = {"sar": True, "sar_valid": True, "logits": False}
+        self.io = {"sar": True, "sar_valid": True, "logits": False} | ({"recovered": False} if recovers else {})
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.module = Module("tensorrt", self)
 
@@ -68,16 +70,26 @@ class Recorder:
                 self.module.TensorIOMode, "INPUT" if self.io[n] else "OUTPUT"
             ),
             "ICudaEngine.get_tensor_dtype": lambda n: n,
+            "IExecutionContext.set_input_shape": self.shapes.__setitem__,
+            "IExecutionContext.get_tensor_shape": self._shape,
             "IExecutionContext.set_tensor_address": self.addresses.__setitem__,
             "IExecutionContext.execute_async_v3": lambda stream: self.cuda.enqueue(self._execute),
             "EngineInspector.get_engine_information": lambda kind: '{"Layers": []}',
         }
         return special.get(name, lambda *_: True)(*args)
 
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """Those of outputs follow from the inputs', which have to be set before."""
+        batch, _, rows, cols = self.shapes["sar"]
+        return {"logits": (batch, 4, rows, cols), "recovered": (batch, 3, rows, cols)}.get(name) or self.shapes[name]
+
     def _execute(self) -> None:
+        batch = self.shapes["sar"][0]
         sar = self.cuda.view(self.addresses["sar"], np.float32)
-        logits = self.cuda.view(self.addresses["logits"], np.float32).reshape(2, 4, -1)
-        logits[:] = sar.reshape(2, -1).mean(1)[:, None, None] + np.arange(4)[None, :, None]
+        logits = self.cuda.view(self.addresses["logits"], np.float32).reshape(batch, 4, -1)
+        logits[:] = sar.reshape(batch, -1).mean(1)[:, None, None] + np.arange(4)[None, :, None]
+        if "recovered" in self.io:
+            self.cuda.view(self.addresses["recovered"], np.uint8).reshape(batch, 3, -1)[:] = [[[1], [0], [0]]]
 
 
 class Thing:
@@ -97,7 +109,7 @@ class Thing:
             "INetworkDefinition.num_layers": 1,
             "OnnxParser.num_errors": 0,
             "ILayer.num_outputs": 1,
-            "ICudaEngine.num_io_tensors": 3,
+            "ICudaEngine.num_io_tensors": len(self.recorder.io),
         }
         if full == "ILayer.type":
             return self.recorder.module.LayerType.CONVOLUTION
@@ -126,7 +138,8 @@ class Module(ModuleType):
             setattr(self, cls, IntEnum(cls, {m: i + shift for i, m in enumerate(members[cls])}))
         for cls in ("LayerInformationFormat", "HardwareCompatibilityLevel", "NetworkDefinitionCreationFlag"):
             setattr(self, cls, IntEnum(cls, {m: i + shift for i, m in enumerate(members[cls])}))
-        self.nptype = lambda name: np.bool_ if name.endswith("_valid") else np.float32
+        types = {"sar_valid": np.bool_, "recovered": np.uint8}
+        self.nptype = lambda name: types.get(name, np.float32)
 
     def __getattr__(self, name: str) -> Any:
         if name not in self.recorder.api:

@@ -19,7 +19,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from networks import CHANNELS, SIDE, small, windows  # noqa: E402
+from networks import CHANNELS, SIDE, labels, small, windows  # noqa: E402
 from torch_tensorrt_names import VERSIONS, Recorder, api  # noqa: E402
 
 from mmedge.bundle import Bundle, open_bundle  # noqa: E402
@@ -33,8 +33,8 @@ from mmedge.edge.engine.key import BuildOptions, EngineMismatchError, engines_fo
 from mmedge.edge.engine.program import check_products, export_network, product_types  # noqa: E402
 from mmedge.edge.parity import real_batches  # noqa: E402
 from mmedge.edge.runtime.open import choose_backend, open_runtime  # noqa: E402
-from mmedge.edge.runtime.session import GraphKey  # noqa: E402
-from mmedge.edge.runtime.torch_tensorrt import TorchTensorRtRuntime  # noqa: E402
+from mmedge.edge.runtime.session import GraphKey, TracingSession  # noqa: E402
+from mmedge.edge.runtime.torch_tensorrt import TorchTensorRtRuntime, TorchTensorRtSession  # noqa: E402
 from mmedge.errors import BundleError, MachineError, MissingExtraError, UsageError  # noqa: E402
 from mmedge.geo_io.scene import open_scene  # noqa: E402
 from mmedge.modality import Availability  # noqa: E402
@@ -101,6 +101,23 @@ def test_programs_give_what_the_network_gives(method: str, encoder: str, mixed: 
             found = program.module()(*inputs)[0]
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, atol=1e-5 if precision == "fp32" else 0.05, rtol=1e-2)
+
+
+def test_a_saved_program_says_which_sensors_it_recovered(tmp_path: Path) -> None:
+    network, sensors = small("dymo"), ("optical", "sar")
+    data, valid = windows(sensors)
+    network.finish([(*windows(), labels("map"))])
+    program = export_network(
+        network, GraphKey(Availability.of(sensors, ORDER), False), shapes(sensors), "fp32", (1, 2, 2)
+    )
+    torch.export.save(program, tmp_path / "dymo.pt2")
+    session = TorchTensorRtSession(Recorder("2.8.0").module, tmp_path / "dymo.pt2", list(shapes(sensors)), CPU)
+    assert isinstance(session, TracingSession)
+    feeds = {m: data[m].numpy() for m in sensors} | {f"{m}_valid": valid[m].numpy() for m in sensors}
+    logits, recovered = session.run_traced(feeds)
+    expected = network.answers(data, valid, uniform=True)
+    np.testing.assert_allclose(logits, expected[0].detach(), atol=1e-5)
+    np.testing.assert_array_equal(recovered, expected[1])
 
 
 def test_a_wrong_precision_is_refused() -> None:
