@@ -18,6 +18,8 @@ OVERLAP = 1.25
 WIDE_PX = range(256, 1281, 64)
 # Of networks with graphs for mixed windows: two graphs at work have memory of their own each.
 WIDEST_MIXED_PX = 640
+# Small scenes of nearly the same size get the same window: to compile a graph for each would take as long as the scene.
+GRAIN_PX = 32
 CORE_HALOS = 3  # the core of a narrow window is at least so many halos wide: at most 2.8 times a map's pixels
 
 
@@ -115,15 +117,16 @@ def narrowed(tiling: Tiling) -> Tiling:
 
 
 def fitted(tiling: Tiling, grid: Grid) -> Tiling:
-    """The tiling for a scene: a resizable window becomes the one, half as large to as large, that computes least."""
+    """The tiling for a scene: of some resizable windows, half as large to as large, the one that computes least."""
     if not tiling.resizable:
         return tiling
-    align, largest = tiling.align_px, tiling.stride_px
+    align, largest, longest = tiling.align_px, tiling.stride_px, max(grid.shape)
     row, col = (n % align for n in grid.origin_px)
+    grain = -(-GRAIN_PX // align) * align if longest <= 2 * largest else align
 
     def cost(step: int) -> int:
         return -((grid.rows + row) // -step) * -((grid.cols + col) // -step) * (step + 2 * tiling.halo_px) ** 2
 
-    whole = -(-max(grid.rows + row, grid.cols + col) // align) * align  # a small scene is one window
-    steps = [min(whole, step) for step in range(max(align, largest // 2 // align * align), largest + 1, align)]
+    whole = -(-(longest + max(row, col)) // grain) * grain  # a small scene is one window
+    steps = [min(whole, step) for step in (*range(largest // 2 // grain * grain + grain, largest, grain), largest)]
     return replace(tiling, window_px=min(steps, key=lambda step: (cost(step), -step)) + 2 * tiling.halo_px)

@@ -25,7 +25,7 @@ from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes
 from mmedge.errors import BundleError, UsageError
 from mmedge.geo_io.scene import open_scene
-from mmedge.grid import Window
+from mmedge.grid import Grid, Window
 
 MIB = 1 << 20
 RUN = """
@@ -72,6 +72,24 @@ def test_a_run_stays_within_its_memory_and_gives_the_same_map(large: Path, wide:
     assert bound < free
     for kind in ("", "_confidence", "_sensors", "_probs"):
         assert (tmp_path / f"bound{kind}.tif").read_bytes() == (tmp_path / f"free{kind}.tif").read_bytes()
+
+
+@pytest.mark.parametrize("frugal", [False, True])
+def test_graphs_for_other_scenes_are_kept_while_they_are_small(wide: Path, frugal: bool) -> None:
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=1, frugal=frugal)
+    engines = Engines(open_bundle(wide), runtime)
+
+    def fitted(side: int) -> Engines:
+        return engines.fitted(Grid(side, side, (10, 0, 0, 0, -10, 0), "EPSG:32632"))
+
+    first, second = fitted(100), fitted(250)
+    assert first is not second
+    assert fitted(240) is second  # nearly the same size: the same window
+    assert (fitted(100) is first) is not frugal
+    for side in (150, 200, 310, 350, 400):
+        fitted(side)
+    assert fitted(400) is fitted(390)
+    assert fitted(100) is not first  # too much since then
 
 
 def test_a_resizable_window_of_relief_is_refused(small: Path, tmp_path: Path) -> None:

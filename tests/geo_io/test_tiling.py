@@ -68,6 +68,15 @@ def test_a_resizable_window_fits_the_scene(rows: int, cols: int) -> None:
         assert tile.core.within(tile.read.grow(-64))
 
 
+@pytest.mark.parametrize("window", [160, 208])
+def test_a_narrow_resizable_window_has_but_few_sizes(window: int) -> None:
+    """The steps of these are 32 and 80 pixels wide."""
+    grid = Grid(500, 300, (10, 0, 500003 * 10, 0, -10, 5300005 * 10), "EPSG:32632")
+    tiling = fitted(replace(CONVOLUTIONAL, window_px=window), grid)
+    assert tiling.window_px <= window
+    assert tiling.stride_px % 16 == 0
+
+
 def test_other_windows_stay_as_they_are() -> None:
     fixed = replace(CONVOLUTIONAL, resizable=False)
     assert fitted(fixed, Grid(500, 500, (10, 0, 0, 0, -10, 0), "EPSG:32632")) == fixed

@@ -30,7 +30,7 @@ class OpenVinoRuntime:
     name = "openvino"
 
     def __init__(self, *, precision: str, threads: int, frugal: bool = False) -> None:
-        self.traits = Traits(shared_px=SHARED_PX) if frugal else Traits()
+        self.traits = Traits(shared_px=SHARED_PX, kept_px=0) if frugal else Traits()
         self._core, self._precision = ov.Core(), precision
         self._threads = threads
 

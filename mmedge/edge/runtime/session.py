@@ -61,12 +61,14 @@ class Traits:
     """What suits a backend.
 
     `batch`: windows at once, where there are many. Two threads share a batch of `shared_px` pixels or more.
-    `any_window`: a graph is compiled in a second, so that windows and batches may be resized for each scene.
+    `any_window`: a graph is compiled in a second, so that windows and batches may be resized for each scene; the
+    graphs for earlier scenes' windows are kept while those hold at most `kept_px` pixels.
     """
 
     batch: int = 4
     shared_px: float = inf
     any_window: bool = True
+    kept_px: int = 640 * 640
 
     def streams(self, pixels: int, threads: int) -> int:
         """Batches of so many pixels that `threads` threads compute at the same time."""
@@ -100,7 +102,7 @@ class Engines:
         self._wanted = batch or runtime.traits.batch
         self.batch = largest_batch(bundle, self._wanted)
         self._sessions: dict[GraphKey, Session] = {}
-        self._fitted: Engines | None = None
+        self._fitted: dict[Tiling, Engines] = {}
         self._resized: dict[tuple[Tiling, int], Engines] = {}
         self._lock = Lock()
 
@@ -110,14 +112,18 @@ class Engines:
         return self.bundle.tiling.resizable and self.runtime.traits.any_window
 
     def fitted(self, grid: Grid) -> Engines:
-        """The engines for a scene: with a window that fits it, where any will do. Those of the last scene are kept."""
+        """The engines for a scene: with a window that fits it, where any will do. Those of the last scenes are kept."""
         tiling = fitted(self.bundle.tiling, grid) if self.resizable else self.bundle.tiling
         if tiling == self.bundle.tiling:
             return self
         with self._lock:
-            if self._fitted is None or self._fitted.bundle.tiling != tiling:
-                self._fitted = Engines(replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted)
-            return self._fitted
+            engines = self._fitted.pop(tiling, None)
+            self._fitted[tiling] = engines or Engines(
+                replace(self.bundle, tiling=tiling), self.runtime, batch=self._wanted
+            )
+            while len(self._fitted) > 1 and sum(t.window_px**2 for t in self._fitted) > self.runtime.traits.kept_px:
+                del self._fitted[next(iter(self._fitted))]
+            return self._fitted[tiling]
 
     def batched(self, region: Window, grid: Grid) -> Engines:
         """The engines for a region: one window at a time where it has few, which would leave batches half empty."""
