@@ -8,7 +8,7 @@ docs/results/domain.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from mmedge.extras import need
 from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.scene import Scene
 from mmedge.grid import Window
+from mmedge.tile import Data, Valid
 
 Floats = npt.NDArray[np.float64]
 SQUARE_PX = 8
@@ -28,6 +29,7 @@ POINTS = 64
 QUANTILE = 0.99
 LIMIT = 0.2  # share of strange squares above which a scene is out of domain: measured, docs/results/domain.md
 PLACES = 6  # windows looked at along each side of a scene
+ONE_READ_PX = 512 * 512  # a small scene is read once, not a window at a time
 MOST_SQUARES = 20_000  # that points are fitted to
 
 
@@ -99,17 +101,30 @@ def strange_shares(scene: Scene, bundle: Bundle, region: Window | None = None) -
     rows = _starts(region.row, region.height, scene.grid.origin_px[0], tiling.stride_px)
     cols = _starts(region.col, region.width, scene.grid.origin_px[1], tiling.stride_px)
     core = slice(tiling.halo_px, tiling.halo_px + tiling.stride_px)
-    for row in rows:
-        for col in cols:
-            window = Window(row, col, tiling.stride_px, tiling.stride_px).grow(tiling.halo_px)
-            tile = scene.read(window)
-            for name, domain in domains.items():
-                valid = tile.valid[name][None, None]
-                x = derived(bundle.modality(name), tile.data[name][None], valid, pixel_m)
-                squares = squares_of(x[..., core, core], valid[..., core, core])
-                seen[name] += len(squares)
-                strange[name] += int(domain.strange(squares).sum())
+    cells = [Window(row, col, tiling.stride_px, tiling.stride_px).grow(tiling.halo_px) for row in rows for col in cols]
+    for data, valid in _read(scene, cells):
+        for name, domain in domains.items():
+            x = derived(bundle.modality(name), data[name], valid[name], pixel_m)
+            squares = squares_of(x[..., core, core], valid[name][..., core, core])
+            seen[name] += len(squares)
+            strange[name] += int(domain.strange(squares).sum())
     return {name: strange[name] / seen[name] for name in domains if seen[name]}
+
+
+def _read(scene: Scene, windows: Sequence[Window]) -> Iterator[tuple[dict[str, Data], dict[str, Valid]]]:
+    """Data (B, C, H, W) and validity (B, 1, H, W) of windows: one at a time, or all that lie close together at once."""
+    first, last = windows[0], windows[-1]  # top left, bottom right
+    around = Window(first.row, first.col, last.row - first.row + last.height, last.col - first.col + last.width)
+    if around.height * around.width > ONE_READ_PX:
+        for window in windows:
+            tile = scene.read(window)
+            yield {m: x[None] for m, x in tile.data.items()}, {m: v[None, None] for m, v in tile.valid.items()}
+        return
+    tile, cuts = scene.read(around), [window.within(around) for window in windows]
+    yield (
+        {name: np.stack([x[:, rows, cols] for rows, cols in cuts]) for name, x in tile.data.items()},
+        {name: np.stack([v[None, rows, cols] for rows, cols in cuts]) for name, v in tile.valid.items()},
+    )
 
 
 def warnings_of(shares: Mapping[str, float], model: str) -> list[str]:

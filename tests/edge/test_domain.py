@@ -9,6 +9,7 @@ import pytest
 from rasterio.transform import Affine
 
 from mmedge.bundle import Bundle, open_bundle
+from mmedge.edge import domain as domain_module
 from mmedge.edge.domain import LIMIT, Domain, fit_domain, squares_of, strange_shares, warnings_of
 from mmedge.geo_io.arrays import SensorArray, scene_from_arrays
 from mmedge.geo_io.gather import SceneOptions
@@ -54,6 +55,13 @@ def test_the_figure_is_that_of_the_region(bundle: Bundle) -> None:
     assert strange_shares(scene, bundle, Window(0, 0, 200, 150)) == {"sar": 0.0}
     assert strange_shares(scene, bundle, Window(0, 260, 200, 100)) == {"sar": 1.0}
     assert 0.2 < strange_shares(scene, bundle)["sar"] < 0.8
+
+
+def test_one_read_or_many_say_the_same(chile: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_scene(chile / "scene.tif", bundle.modalities) as scene:
+        at_once = strange_shares(scene, bundle)
+        monkeypatch.setattr(domain_module, "ONE_READ_PX", 0)
+        assert strange_shares(scene, bundle) == at_once
 
 
 def test_a_bundle_that_says_nothing_warns_of_nothing(chile: Path, small: Path) -> None:
