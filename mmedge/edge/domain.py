@@ -112,19 +112,15 @@ def strange_shares(scene: Scene, bundle: Bundle, region: Window | None = None) -
 
 
 def _read(scene: Scene, windows: Sequence[Window]) -> Iterator[tuple[dict[str, Data], dict[str, Valid]]]:
-    """Data (B, C, H, W) and validity (B, 1, H, W) of windows: one at a time, or all that lie close together at once."""
+    """Data (1, C, H, W) and validity (1, 1, H, W) of each window; those that lie close together are read as one."""
     first, last = windows[0], windows[-1]  # top left, bottom right
     around = Window(first.row, first.col, last.row - first.row + last.height, last.col - first.col + last.width)
-    if around.height * around.width > ONE_READ_PX:
-        for window in windows:
-            tile = scene.read(window)
-            yield {m: x[None] for m, x in tile.data.items()}, {m: v[None, None] for m, v in tile.valid.items()}
-        return
-    tile, cuts = scene.read(around), [window.within(around) for window in windows]
-    yield (
-        {name: np.stack([x[:, rows, cols] for rows, cols in cuts]) for name, x in tile.data.items()},
-        {name: np.stack([v[None, rows, cols] for rows, cols in cuts]) for name, v in tile.valid.items()},
-    )
+    whole = scene.read(around) if around.height * around.width <= ONE_READ_PX else None
+    for window in windows:
+        tile = whole or scene.read(window)
+        rows, cols = window.within(tile.window)
+        data = {name: x[None, :, rows, cols] for name, x in tile.data.items()}
+        yield data, {name: v[None, None, rows, cols] for name, v in tile.valid.items()}
 
 
 def warnings_of(shares: Mapping[str, float], model: str) -> list[str]:
