@@ -50,6 +50,8 @@ class SceneOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
+    """What a scene is made of: bands, the rasters that hold them (by path), point clouds (by sensor), its name, dates."""
+
     name: str
     bands: list[RasterBand]
     files: dict[str, RasterFile]
@@ -103,6 +105,7 @@ def gather(path: Location | None, options: SceneOptions) -> Found:
 
 
 def crs_given(options: SceneOptions) -> dict[str, str]:
+    """Sensor -> WKT, as far as the user said where its files lie."""
     return {sensor_name(sensor): wkt_of(text) for sensor, text in options.crs.items()}
 
 

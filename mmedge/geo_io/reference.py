@@ -61,6 +61,7 @@ def check_georeferenced(file: RasterFile) -> None:
 
 
 def gsd_warning(modality: Modality, grid: Grid) -> list[str]:
+    """What to tell about pixels of another size than the model's; GeoreferenceError where it would know nothing."""
     ratio = gsd_m(grid) / modality.gsd_m
     if not GSD_LIMITS[0] <= ratio <= GSD_LIMITS[1]:
         raise GeoreferenceError(

@@ -120,13 +120,14 @@ def fitted(tiling: Tiling, grid: Grid) -> Tiling:
     """The tiling for a scene: of some resizable windows, half as large to as large, the one that computes least."""
     if not tiling.resizable:
         return tiling
-    align, largest, longest = tiling.align_px, tiling.stride_px, max(grid.shape)
+    align, largest = tiling.align_px, tiling.stride_px
     row, col = (n % align for n in grid.origin_px)
+    longest = max(grid.rows + row, grid.cols + col)
     grain = -(-GRAIN_PX // align) * align if longest <= 2 * largest else align
 
     def cost(step: int) -> int:
         return -((grid.rows + row) // -step) * -((grid.cols + col) // -step) * (step + 2 * tiling.halo_px) ** 2
 
-    whole = -(-(longest + max(row, col)) // grain) * grain  # a small scene is one window
+    whole = -(-longest // grain) * grain  # a small scene is one window
     steps = [min(whole, step) for step in (*range(largest // 2 // grain * grain + grain, largest, grain), largest)]
     return replace(tiling, window_px=min(steps, key=lambda step: (cost(step), -step)) + 2 * tiling.halo_px)

@@ -110,8 +110,7 @@ class LocalCrew:
             if isinstance(message, Ready):
                 self._births.born(worker, message)
             if isinstance(message, Failed) and message.tainted:  # it ends itself, and must not be given a scene
-                worker.end(1.0)
-                self.workers.remove(worker)
+                self._let_go(worker)
             yield worker, message
 
     def stop(self) -> None:
@@ -124,9 +123,12 @@ class LocalCrew:
         self.workers.clear()
 
     def _lost(self, worker: ProcessWorker) -> Lost:
-        reason = worker.end(1.0)  # its socket is closed: it is ending
+        return self._births.died(worker, self._let_go(worker), self._timeout_s)
+
+    def _let_go(self, worker: ProcessWorker) -> str:
+        """A worker that is ending by itself; how it ended."""
         self.workers.remove(worker)
-        return self._births.died(worker, reason, self._timeout_s)
+        return worker.end(1.0)
 
 
 def _has_fd(stream: object) -> bool:
