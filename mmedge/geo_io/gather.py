@@ -50,7 +50,7 @@ class SceneOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a scene is made of: bands, the rasters that hold them (by path), point clouds (by sensor), its name, dates."""
+    """What a scene is made of: bands, the rasters that hold them by path, point clouds by sensor."""
 
     name: str
     bands: list[RasterBand]
