@@ -73,20 +73,18 @@ def gather(path: Location | None, options: SceneOptions) -> Found:
     plain = [path] if path and not manifest else []
     if not (plain or manifest or sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")
+    clouds: dict[str, list[Path]] = {}
+    rasters: list[tuple[str | None, Sequence[Location]]] = [(None, plain)] if plain else []
+    for sensor, paths in sources.items():
+        found = _clouds(sensor_name(sensor), paths)
+        clouds |= found
+        rasters += [] if found else [(sensor_name(sensor), paths)]
     bands: list[RasterBand] = []
     files: dict[str, RasterFile] = {}
-    for file_path in plain:
-        mine = inspect_files(file_path)
+    for given, paths in rasters:
+        mine = [file for place in paths for file in inspect_files(place)]
         files |= {str(file.path): file for file in mine}
-        bands += with_names([band for file in mine for band in file.bands], None, options.bands)
-    clouds: dict[str, list[Path]] = {}
-    for sensor, paths in sources.items():
-        clouds |= _clouds(sensor_name(sensor), paths)
-        if sensor_name(sensor) in clouds:
-            continue
-        mine = [file for p in paths for file in inspect_files(p)]
-        files |= {str(file.path): file for file in mine}
-        bands += with_names([band for file in mine for band in file.bands], sensor_name(sensor), options.bands)
+        bands += with_names([band for file in mine for band in file.bands], given, options.bands)
     if manifest:
         bands += from_manifest(manifest, files)
     name = manifest.name if manifest else options.name or _name(path or next(iter(sources.values()))[0])
