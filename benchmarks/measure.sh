@@ -3,7 +3,7 @@
 #
 #     bash benchmarks/measure.sh FOLDER prepare      # scenes, network, int8: needs no quiet machine
 #     bash benchmarks/measure.sh FOLDER              # measure; what FOLDER/results holds is not measured again
-#     bash benchmarks/measure.sh FOLDER tables       # docs/results from FOLDER/results
+#     bash benchmarks/measure.sh FOLDER tables       # docs/results from FOLDER/results; then python -m benchmarks.readme
 #
 # Peers are expected where benchmarks/peers/install.sh has put them: PEERS, else FOLDER/peers. PYTHON: the interpreter.
 set -euo pipefail

@@ -1,0 +1,88 @@
+"""The speed table of README.md, from the results beside it: `python -m benchmarks.readme`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+README, RESULTS = Path("README.md"), Path("docs/results")
+BEGIN, END = "<!-- speed: benchmarks/readme.py -->", "<!-- end of speed -->"
+OURS = ("int8", "bf16", "fp32")
+PEERS = {
+    "dask": "dask + ONNX Runtime",
+    "geodeep": "GeoDeep",
+    "omnicloudmask": "OmniCloudMask",
+    "monai": "MONAI",
+    "terratorch": "terratorch",
+    "torchgeo": "torchgeo",
+}
+Row = dict[str, Any]
+
+
+def block(results: Path = RESULTS) -> str:
+    """Everything between the markers, both included."""
+    measured = {name: json.loads((results / f"{name}.json").read_text())["results"] for name in ("peers", "scaling")}
+    rows: dict[str, Row] = {name: value["row"] for found in measured.values() for name, value in found.items()}
+    machine = next(iter(measured["peers"].values()))["machine"]
+    commits = sorted({value["machine"]["commit"] for value in measured["peers"].values()})
+    small, large = rows["peers-fp32"]["side_px"], rows["floors-fp32-2"]["side_px"]
+    whole = {name: rows[f"floors-{name}-2"]["mmedge"]["wall_s"] for name in OURS} | {
+        name.removeprefix("alone-"): row["wall_s"] for name, row in rows.items() if name.startswith("alone-")
+    }
+    systems = [*OURS, *PEERS]
+    names = [*(f"mmedge {name}" for name in OURS), *PEERS.values()]
+    lines = [
+        ("", names),
+        ("---", ["---"] * len(names)),
+        (f"{large:,} x {large:,} px, wall s", [_seconds(whole.get(name)) for name in systems]),
+        (f"{small:,} x {small:,} px, wall s", [_seconds(rows[f"peers-{name}"]["wall_s"]) for name in systems]),
+        ("shift %", [_percent(rows[f"peers-{name}"]["shift_percent"]) for name in systems]),
+        ("hole %", [_percent(rows[f"peers-{name}"]["hole_percent"]) for name in systems]),
+    ]
+    fp32, bounded = rows["floors-fp32-2"], rows["memory-probs"]
+    return "\n".join(
+        [
+            BEGIN,
+            f"Six bands, one U-Net of .79 M parameters, {machine['threads']} cores of {machine['cpu']} "
+            f"[{machine['flags']}],",
+            f"commits {', '.join(commits)}; [all figures, and how they were made](docs/results/peers.md).",
+            '"Hole": of the pixels within 32 px of a hole, those that change class. "Shift": pixels that change when',
+            "the scene is cut 96 px off. mmedge writes three COGs, a STAC item and a picture, the others an array.",
+            "",
+            *(f"| {' | '.join([head, *cells])} |" for head, cells in lines),
+            "",
+            f"fp32 takes {fp32['wall_ratio']:.2f} times the wall time of reading, computing and writing alone",
+            f"([floors](docs/results/floors.md)) and {fp32['mmedge']['peak_rss_gib']} GiB; with `--max-memory 0.7G`, "
+            "class probabilities included,",
+            f"{bounded['wall_s']:.1f} s and {bounded['peak_rss_gib']} GiB ([scaling](docs/results/scaling.md)).",
+            END,
+        ]
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _percent(value: float) -> str:
+    """Two digits that count."""
+    return "0" if not value else f"{value:.2g}".removeprefix("0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the table is stale")
+    args = parser.parse_args()
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    made = before + block() + rest.partition(END)[2]
+    if args.check:
+        sys.exit("stale: README.md; run `python -m benchmarks.readme`" if made != text else 0)
+    README.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
