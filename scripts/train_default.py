@@ -5,7 +5,6 @@ across holes weighs six times as much, mixed with the first weights (a model sou
 that holes change at most 1 % of their surroundings at the least cost in accuracy.
 mamol-conv: MaMOL on a small U-Net that is first trained on complete data, then frozen.
 mamol-near: mamol-terra with attention over near tokens alone. It is not shipped (docs/decisions/0004): give --out.
-mamol-late: mamol-conv with adapters behind the sum of the towers alone. Nor is it (docs/results/routing.md).
 
 The same seed gives the same weights on one machine. With glibc, MALLOC_MMAP_THRESHOLD_=4294967296
 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment halves the time.
@@ -17,7 +16,6 @@ import argparse
 import json
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +49,12 @@ STEADY_SHARE = 0.6
 NEAR = MaMOLConfig(reaches=(0, 0, 1, 1))
 BACKBONE = TerraConfig(steps=200, check_every=50, complete=True)
 ADAPTERS = TerraConfig(steps=250, check_every=50)
-LATE_BLOCKS = 3  # of nine: those behind the sum
+CONV = {
+    "method": "mamol",
+    "encoder": "unet",
+    "encoder_options": {"style": "relu", "widths": (16, 32, 64, 64)},
+    "options": {"adapted": "coarsest"},
+}
 
 
 def training_windows(training: TrainingSet, derive: Derive) -> Arrays:
@@ -95,10 +98,9 @@ def train_near(data: Path, training: TrainingSet, seed: int, runs: Path) -> tupl
     return model, card.NEAR_TILING
 
 
-def new_conv(training: TrainingSet, seed: int, **options: Any) -> Network:
+def new_conv(training: TrainingSet, seed: int, **recipe: Any) -> Network:
     torch.manual_seed(seed)
-    recipe = {"method": "mamol", "encoder": "unet", "channels": dict(CHANNELS), "classes": len(CLASS_VALUES)}
-    model = build({**recipe, "options": options} if options else recipe)
+    model = build({**CONV, "channels": dict(CHANNELS), "classes": len(CLASS_VALUES), **recipe})
     windows = training_windows(training, model.derive)
     mean, deviation = (
         {m: torch.from_numpy(f(x, axis=(0, 2, 3))) for m, x in windows.items()} for f in (np.mean, np.std)
@@ -117,8 +119,8 @@ def fit_conv(model: Network, training: TrainingSet, seed: int, runs: Path) -> Sc
     return scores
 
 
-def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path, **options: Any) -> tuple[Network, Tiling]:
-    model = new_conv(training, seed, **options)
+def train_conv(data: Path, training: TrainingSet, seed: int, runs: Path) -> tuple[Network, Tiling]:
+    model = new_conv(training, seed)
     fit_conv(model, training, seed, runs)
     return model, widened(tiling_of(model, WINDOW_PX, 0, derives=("terrain",)))
 
@@ -127,7 +129,6 @@ MODELS = {
     "mamol-terra": (train_terra, card.TERRA),
     "mamol-conv": (train_conv, card.CONV),
     "mamol-near": (train_near, card.NEAR),
-    "mamol-late": (partial(train_conv, adapted=LATE_BLOCKS), card.LATE),
 }
 
 

@@ -14,7 +14,11 @@ CHANNELS = {"optical": 3, "sar": 2, "elevation": 1}
 CLASSES, SIDE = 4, 32
 UNET: dict[str, Any] = {"widths": [4, 8, 8], "width": 8, "depth": 1, "kernel": 3}
 VIT: dict[str, Any] = {"tokens": 16, "depth": 1, "fine": 4, "width": 8}
-SMALL: dict[str, dict[str, Any]] = {"unet": UNET, "vit": VIT}
+SMALL: dict[str, dict[str, Any]] = {
+    "unet": {"encoder": "unet", "encoder_options": UNET},
+    "relu": {"encoder": "unet", "encoder_options": {"style": "relu", **UNET}},
+    "vit": {"encoder": "vit", "encoder_options": VIT},
+}
 
 
 def small(method: str, encoder: str = "unet", task: str = "map", seed: int = 0, **options: Any) -> Network:
@@ -23,12 +27,11 @@ def small(method: str, encoder: str = "unet", task: str = "map", seed: int = 0, 
     network = build(
         {
             "method": method,
-            "encoder": encoder,
             "channels": CHANNELS,
             "classes": CLASSES,
             "task": task,
-            "encoder_options": SMALL[encoder],
             "options": options,
+            **SMALL[encoder],
         }
     )
     network.set_statistics(

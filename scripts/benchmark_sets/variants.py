@@ -34,7 +34,9 @@ ABLATIONS = {
     "mamol:blind-router": Variant("mamol", "a router that does not know what is missing", {"aware": False}),
     "mamol:top-1": Variant("mamol", "one dynamic expert a token, not both", {"top_k": 1}),
     "mamol:variant-a": Variant("mamol", "every sensor's expert in every tower (variant A)", {"variant": "A"}),
-    "mamol:no-adapters": Variant("mamol", "no adapters: fusion and head alone learn what is missing", {"adapted": 0}),
+    "mamol:no-adapters": Variant(
+        "mamol", "no adapters: fusion and head alone learn what is missing", {"adapted": "none"}
+    ),
     "mars:no-residual": Variant("mars", "no residual router: one, which reads what is left", {"residual": False}),
     "mars:no-noise-ranking": Variant("mars", "no ranking of the routing noise", {"noise": 0.0}),
     "mars:no-guidance": Variant("mars", "incomplete patterns equally often, not by discrepancy", {"temperature": 1e9}),

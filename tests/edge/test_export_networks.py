@@ -26,12 +26,19 @@ CHANNELS = {"optical": 9, "sar": 2, "elevation": 2}
 SENSORS = tuple(CHANNELS)
 TOLERANCE = 1e-4
 Arrays = dict[str, np.ndarray]
-SMALL = {"unet": {"widths": [8, 16], "width": 16, "depth": 1}, "vit": {"tokens": 32, "depth": 1}}
+UNET: dict[str, Any] = {"widths": [8, 16], "width": 16, "depth": 1}
+SMALL: dict[str, dict[str, Any]] = {
+    "unet": {"encoder": "unet", "encoder_options": UNET},
+    "relu": {"encoder": "unet", "encoder_options": {"style": "relu", **UNET}},
+    "vit": {"encoder": "vit", "encoder_options": {"tokens": 32, "depth": 1}},
+}
 Options = dict[str, Any]
 # Method, its options, encoder, task, sensors, mixed. Every graph of a bundle is compared when `mmedge train` makes it.
 GRAPHS: list[tuple[str, Options, str, str, str, bool]] = [
     ("mamol", {"variant": "B"}, "unet", "map", "sar+elevation", True),
     ("mamol", {"variant": "A", "top_k": 1}, "vit", "map", "optical+sar", True),
+    ("mamol", {"variant": "A", "top_k": 1}, "relu", "map", "optical+sar", True),
+    ("mamol", {"adapted": "coarsest"}, "relu", "map", "sar+elevation", False),
     ("mars", {}, "unet", "map", "optical+sar", False),
     ("mars", {"routing": "pixel"}, "unet", "map", "sar", True),
     ("dymo", {}, "unet", "map", "optical+sar", True),
@@ -57,8 +64,8 @@ def network(
 ) -> Network:
     """Every path contributes, and DyMo has statistics."""
     torch.manual_seed(0)
-    recipe = {"method": method, "encoder": encoder, "channels": CHANNELS, "classes": 7, "task": task}
-    made = build({**recipe, "options": options, "encoder_options": SMALL[encoder]}).eval()
+    recipe = {"method": method, "channels": CHANNELS, "classes": 7, "task": task, "options": options}
+    made = build({**recipe, **SMALL[encoder]}).eval()
     for p in made.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
@@ -122,7 +129,7 @@ def test_openvino_equals_eager(
 
 def test_files_hold_the_network(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    recipe = {"method": "dropout", "channels": {"b": 2}, "classes": 3, "encoder_options": SMALL["unet"]}
+    recipe = {"method": "dropout", "channels": {"b": 2}, "classes": 3, "encoder_options": UNET}
     made = build(recipe).eval()
     tiling = Tiling(kind="attention", window_px=32, halo_px=0, align_px=32, token_px=1)
     paths = export_graphs(made, tmp_path, tiling)

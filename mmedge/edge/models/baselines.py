@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmedge.edge.models.adapters import Adapter
 from mmedge.edge.models.encoders import Encoder, share_seen
 from mmedge.edge.models.galileo import WIDTH
-from mmedge.edge.models.mamol import Adapter, MaMOL, MaMOLConfig
+from mmedge.edge.models.mamol import SENSORS, MaMOL, MaMOLConfig
 from mmedge.edge.models.network import Inlet, Maps, Network
 from mmedge.edge.models.plain import Plain, Task
 from mmedge.edge.training.missingness import patterns
@@ -107,7 +108,7 @@ class PlainAdapter(nn.Module):
 
     def __init__(self, config: MaMOLConfig) -> None:
         super().__init__()
-        budget = sum(p.numel() for p in Adapter(config).parameters())
+        budget = sum(p.numel() for p in Adapter(config, WIDTH, len(SENSORS)).parameters())
         width = (budget - WIDTH * (WIDTH + 1)) // (2 * WIDTH + 1)
         self.down = nn.Linear(WIDTH, width)
         self.up = nn.Linear(width, WIDTH, bias=False)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mmedge.edge.models.network import Maps
 
-# Adds to a block's feed-forward: the block's name and the feed-forward's input (B, h * w, D) -> its shape, or None.
+# Adds to a block's feed-forward: the block's name and the feed-forward's input, (B, h * w, D) or where the encoder says
+# `beside_maps` (B, D, h, w), -> its shape, or None.
 Beside = Callable[[str, Tensor], Tensor | None]
 
 
@@ -55,6 +56,8 @@ class Encoder(nn.Module, ABC):
     widths: tuple[int, ...]
     width: int
     sees_whole_window: bool
+    beside_maps: bool = False
+    averages: bool = False  # towers are averaged: without a norm, a sum would be as large as sensors are many
     join: nn.ModuleList  # for each stride: sensor -> 1 x 1 convolution
 
     @property
@@ -85,17 +88,23 @@ class Encoder(nn.Module, ABC):
         return features
 
     def merge(self, features: Mapping[str, Features], level: int) -> Tensor:
-        """Sum over the sensors of one level: (B, D, h, w). A sensor adds exactly 0 where it has not seen."""
-        if not features:
-            raise ValueError("a network needs at least one sensor")
+        """Sum over the sensors of one level: (B, D, h, w). A sensor adds exactly 0 where it has not seen.
+
+        Where the encoder `averages`, the mean of those that have seen, as large as the sum of all would be.
+        """
         joins = cast(nn.ModuleDict, self.join[level])
         total: Tensor | None = None
+        count: Tensor | None = None
         for m, f in features.items():
-            part = joins[m](f.maps[level])
+            part: Tensor = joins[m](f.maps[level])
             seen = f.seen[level]
             part = part if seen is None else torch.where(seen, part, 0.0)
+            here = part.new_ones(()) if seen is None else seen.to(part.dtype)
             total = part if total is None else total + part
-        return cast(Tensor, total)
+            count = here if count is None else count + here
+        if total is None or count is None:
+            raise ValueError("a network needs at least one sensor")
+        return total * (len(self.sensors) / count.clamp(min=1)) if self.averages else total
 
     def fuse(self, features: Mapping[str, Features], beside: Beside | None = None) -> Tensor:
         """(B, width, H, W) from whatever sensors are there."""

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmedge.edge.models.adapters import Adapter, AdapterConfig
 from mmedge.edge.models.galileo import DEPTH, MASKED, WIDTH, Block, Galileo, group_position
 from mmedge.edge.models.network import Inlet, Maps, Network
 from mmedge.edge.models.pixel_path import PixelPath
 from mmedge.modality import Derive
 
 TOKEN_PX, WINDOW_PX, GRID = 8, 64, 8
-ALWAYS = 20.0  # a logit whose sigmoid is 1 in float32
 MONTH = 6  # Galileo wants one; maps are made from any date, so it is fixed
 # Band groups of Galileo that each sensor feeds, as channels of our input.
 TOWERS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
@@ -52,24 +52,6 @@ CHANNELS = {m: sum(map(len, groups.values())) for m, groups in TOWERS.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterConfig:
-    """Sizes. `variant` A: every available sensor's expert answers in every tower; B: the tower's own expert alone.
-
-    Ablations: `dynamic` 0, no `shared` or no `special` expert, a router that is not `aware` of what is missing.
-    """
-
-    rank: int = 8
-    dynamic: int = 2
-    top_k: int = 2
-    variant: Literal["A", "B"] = "B"
-    shared: bool = True
-    special: bool = True
-    aware: bool = True
-    missing_width: int = 8
-    gate_width: int = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MaMOLConfig(AdapterConfig):
     """Sizes of MaMOL on Galileo.
 
@@ -90,90 +72,6 @@ class MaMOLConfig(AdapterConfig):
             raise ValueError(f"reaches: {DEPTH} numbers >= 0, one a layer, not {self.reaches}")
         if self.reaches is not None and self.positions:
             raise ValueError("a network of limited reach knows no place in its window: positions must be false")
-
-
-class Adapter(nn.Module):
-    """Mixture of low-rank experts in parallel to a frozen feed-forward: dynamic, shared, and one a sensor.
-
-    `at_once`: where there are two dynamic experts, one product gives the weights of all ranks: the same function, in
-    fewer operations. Graphs that were exported before it was there are another form of it.
-    """
-
-    spread: Tensor
-
-    def __init__(
-        self, config: AdapterConfig, width: int = WIDTH, sensors: int = len(SENSORS), *, at_once: bool = False
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.at_once = at_once and config.dynamic == config.top_k == 2
-        self.static = config.dynamic + config.shared  # experts of sensors come after these
-        experts = self.static + (sensors if config.special else 0)
-        if not experts:
-            raise ValueError("an adapter needs an expert: to have no adapters, adapt no layer")
-        if config.dynamic:
-            self.gate_token = nn.Linear(width, config.gate_width)
-            self.gate_missing = nn.Linear(config.missing_width, config.gate_width, bias=False) if config.aware else None
-            self.gate_out = nn.Linear(config.gate_width, config.dynamic)
-        self.down = nn.Parameter(torch.randn(experts, config.rank, width) * width**-0.5)
-        self.up = nn.Parameter(torch.randn(experts, config.rank, width) * config.rank**-0.5)
-        self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)  # training starts at the frozen model
-        nn.init.zeros_(self.out.bias)
-        # Row i spreads the weight of expert i over its ranks.
-        self.register_buffer("spread", torch.eye(experts).repeat_interleave(config.rank, 1), persistent=False)
-
-    def gate(self, z: Tensor, missing: Tensor) -> Tensor:
-        """Weights of the dynamic experts (..., K); those beyond the top k are 0, the others are not renormalised."""
-        weights = torch.softmax(self.gate_out(self._hidden(z, missing)), dim=-1)
-        if self.config.top_k >= self.config.dynamic:
-            return weights
-        floor = weights.topk(self.config.top_k, dim=-1).values[..., -1:]
-        return torch.where(weights >= floor, weights, 0.0)
-
-    def _hidden(self, z: Tensor, missing: Tensor) -> Tensor:
-        hidden = self.gate_token(z)
-        if self.gate_missing is not None:
-            hidden = hidden + self.gate_missing(missing)
-        return F.gelu(hidden)
-
-    def _two(self, z: Tensor, missing: Tensor, ranks: int) -> Tensor:
-        """The weights of two dynamic experts and of others that always answer, each for its `ranks` in all, at once.
-
-        The softmax of two is the sigmoid of their difference; that of `ALWAYS` is exactly 1 in float32.
-        """
-        weight, bias = (w - w.flip(0) for w in (self.gate_out.weight, self.gate_out.bias))
-        weight, bias = (w.repeat_interleave(self.config.rank, 0) for w in (weight, bias))
-        rest = ranks - len(bias)
-        weight = torch.cat([weight, weight.new_zeros(rest, weight.shape[1])])
-        bias = torch.cat([bias, bias.new_full((rest,), ALWAYS)])
-        return torch.sigmoid(F.linear(self._hidden(z, missing), weight, bias))
-
-    def forward(
-        self, z: Tensor, missing: Tensor, sensor: int | None, seen: Tensor | None, present: tuple[int, ...]
-    ) -> Tensor:
-        """z (..., D); missing: psi, (..., d) or (d,); seen (..., sensors) or None where all of `present` are.
-
-        `sensor`: whose tower it is; None: the features of all sensors together.
-        """
-        dynamic, static, rank = self.config.dynamic, self.static, self.config.rank
-        own = sensor is not None and self.config.variant == "B"
-        special = (sensor,) if sensor is not None and own else present
-        experts = [*range(static), *(static + j for j in special if self.config.special)]
-        down, up = (torch.cat([w[i] for i in experts]) for w in (self.down, self.up))
-        columns = torch.cat([self.spread[:, i * rank : (i + 1) * rank] for i in experts], dim=1)
-        if own or not self.config.special:
-            seen = None  # whoever is not dynamic answers everywhere
-        if seen is None and self.at_once:
-            scale = self._two(z, missing, len(down))
-        else:
-            scale = self.gate(z, missing) @ columns[:dynamic] if dynamic else columns.new_zeros(())
-            if seen is None:
-                scale = scale + columns[dynamic:].sum(0)
-            else:
-                scale = scale + columns[dynamic:static].sum(0) + seen @ columns[static:]
-        y: Tensor = self.out(F.gelu((F.linear(z, down) * scale) @ up))
-        return y
 
 
 class Stem(Inlet):
@@ -245,7 +143,7 @@ class MaMOL(Network):
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH)
         self.psi = nn.Linear(len(SENSORS), config.missing_width)
-        self.adapters = nn.ModuleList(Adapter(config) for _ in range(config.adapted_layers))
+        self.adapters = nn.ModuleList(Adapter(config, WIDTH, len(SENSORS)) for _ in range(config.adapted_layers))
         self.fuse = nn.ModuleDict({m: nn.Linear(WIDTH, config.head_width, bias=False) for m in SENSORS})
         self.fuse_missing = nn.Linear(config.missing_width, config.head_width)
         self.context = nn.Linear(config.head_width, config.classes + config.pixel_width)

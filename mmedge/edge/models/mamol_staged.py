@@ -8,23 +8,30 @@ there a feature belongs to no sensor. Availability is decided for each square of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from mmedge.edge.models.adapters import Adapter, AdapterConfig, apply
 from mmedge.edge.models.encoders import Beside, Encoder, share_seen
-from mmedge.edge.models.mamol import Adapter, AdapterConfig
 from mmedge.edge.models.network import Maps
 from mmedge.edge.models.plain import Plain, Task
+
+Adapted = Literal["all", "coarsest", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedConfig(AdapterConfig):
-    """`adapted`: how many blocks, counted from the last, have an adapter; None: all."""
+    """`adapted`: which blocks have an adapter. At the coarsest stride they cost least, and see most."""
 
     rank: int = 4
     gate_width: int = 16
-    adapted: int | None = None
+    adapted: Adapted = "all"
+
+    def __post_init__(self) -> None:
+        if self.adapted not in get_args(Adapted):
+            raise ValueError(f"adapted: one of {', '.join(get_args(Adapted))}, not {self.adapted}")
 
 
 class StagedMaMOL(Plain):
@@ -38,8 +45,8 @@ class StagedMaMOL(Plain):
     def __init__(self, encoder: Encoder, classes: int, task: Task = "map", config: StagedConfig | None = None) -> None:
         super().__init__(encoder, classes, task)
         self.config = config = config or StagedConfig()
-        sites = list(encoder.sites().items())
-        self.sites = dict(sites if config.adapted is None else sites[len(sites) - config.adapted :])
+        strides = {"all": encoder.strides, "coarsest": encoder.strides[-1:]}.get(config.adapted, ())
+        self.sites = {name: site for name, site in encoder.sites().items() if site.stride in strides}
         self.psi = nn.Linear(len(self.sensors), config.missing_width)
         self.adapters = nn.ModuleDict(
             {
@@ -67,7 +74,9 @@ class StagedMaMOL(Plain):
         strides = sorted({site.stride for site in self.sites.values()})
         seen = {s: None if uniform else self._seen(valid, s) for s in strides}
         here = torch.tensor([float(m in valid) for m in self.sensors], device=self.psi.weight.device)
-        missing = {s: self.psi(1 - (here if bits is None else bits)) for s, bits in seen.items()}
+        if self.encoder.beside_maps:
+            here = here.view(1, -1, 1, 1)
+        missing = {s: apply(self.psi, 1 - (here if bits is None else bits)) for s, bits in seen.items()}
 
         def adapt(name: str, z: Tensor) -> Tensor | None:
             site = self.sites.get(name)
@@ -80,10 +89,11 @@ class StagedMaMOL(Plain):
         return adapt
 
     def _seen(self, valid: Maps, stride: int) -> Tensor:
-        """Which sensors each square has: (B, squares, sensors), 1 = it has."""
+        """Which sensors each square has, 1 = it has: (B, squares, sensors), or (B, sensors, h, w) beside maps."""
         bits = {m: share_seen(v, stride) for m, v in valid.items()}
         absent = torch.zeros_like(next(iter(bits.values())))
-        return torch.cat([bits.get(m, absent) for m in self.sensors], dim=1).flatten(2).transpose(1, 2).float()
+        maps = torch.cat([bits.get(m, absent) for m in self.sensors], dim=1).float()
+        return maps if self.encoder.beside_maps else maps.flatten(2).transpose(1, 2)
 
 
 def _key(name: str) -> str:

@@ -91,7 +91,6 @@ TERRA = Card(
 )
 NEAR = replace(TERRA, name="mamol-near", title="MaMOL on Galileo-nano, near tokens alone, TerraMesh", derive="terrain")
 CONV = Card(name="mamol-conv", title="MaMOL on a convolutional U-Net, TerraMesh", pretrained=None, derive="terrain")
-LATE = replace(CONV, name="mamol-late", title="MaMOL on a convolutional U-Net, adapted late, TerraMesh")
 
 
 def item(

@@ -23,6 +23,7 @@ from mmedge.edge.export import to_onnx  # noqa: E402
 SENSORS = ("optical", "sar")
 METHODS = [
     ("mamol", "unet", {}),
+    ("mamol", "relu", {"adapted": "coarsest"}),
     ("mamol", "vit", {"variant": "A"}),
     ("mars", "unet", {}),
     ("mars", "vit", {"routing": "pixel"}),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch")
 from networks import CHANNELS, CLASSES, SMALL, close, labels, small, windows  # noqa: E402
 
-from mmedge.edge.models.mamol_staged import StagedMaMOL  # noqa: E402
+from mmedge.edge.models.adapters import Adapter  # noqa: E402
+from mmedge.edge.models.mamol_staged import StagedConfig, StagedMaMOL  # noqa: E402
 from mmedge.edge.models.registry import build  # noqa: E402
 from mmedge.edge.training.missingness import patterns  # noqa: E402
 from mmedge.errors import UsageError  # noqa: E402
@@ -22,10 +25,12 @@ def staged(encoder: str = "unet", **options: object) -> StagedMaMOL:
     return network
 
 
-@pytest.mark.parametrize(("encoder", "options"), [("unet", {}), ("vit", {}), ("unet", {"adapted": 0})])
-def test_training_starts_at_the_frozen_backbone(encoder: str, options: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "options"), [("unet", {}), ("relu", {}), ("vit", {}), ("unet", {"adapted": "none"})]
+)
+def test_training_starts_at_the_frozen_backbone(encoder: str, options: dict[str, str]) -> None:
     """W_o starts at zero: fresh adapters change no logit of the network of stage 0. Nor does having none."""
-    recipe = {"encoder": encoder, "encoder_options": SMALL[encoder], **BASE}
+    recipe = {**SMALL[encoder], **BASE}
     fresh, plain = build({"method": "mamol", "options": options, **recipe}), build({"method": "dropout", **recipe})
     missing = plain.load_state_dict(
         {n: t for n, t in fresh.state_dict().items() if n.split(".")[0] in {"encoder", "head"}}
@@ -94,11 +99,26 @@ def test_availability_is_decided_for_each_square() -> None:
     assert network._seen(valid, 4)[0, side + 1].tolist() == [1, 1, 0]
 
 
-def test_only_the_last_blocks_can_be_adapted() -> None:
-    network = staged(adapted=2)
-    assert list(network.adapters) == ["trunk_0", "up_1"]
+def test_only_the_coarsest_blocks_can_be_adapted() -> None:
+    network = staged(adapted="coarsest")
+    assert list(network.adapters) == [f"{m}_1" for m in SENSORS] + ["trunk_0"]
     data, valid = windows()
     close(network(data, valid, uniform=True), network(data, valid))
+
+
+@pytest.mark.parametrize("sensor", [None, 1])
+@pytest.mark.parametrize("options", [{}, {"variant": "A"}, {"top_k": 1}, {"special": False}])
+def test_an_adapter_of_maps_is_that_of_rows(options: dict[str, Any], sensor: int | None) -> None:
+    torch.manual_seed(0)
+    adapter = Adapter(StagedConfig(**options), 6, 3)
+    torch.nn.init.normal_(adapter.out.weight)
+    z, missing, seen = torch.randn(2, 6, 4, 5), torch.randn(2, 8, 4, 5), torch.rand(2, 3, 4, 5).round()
+    rows = [x.flatten(2).transpose(1, 2) for x in (z, missing, seen)]
+    for at_once, bits in ((False, True), (False, False), (True, False)):
+        adapter.at_once = at_once and adapter.config.top_k == 2
+        as_maps = adapter(z, missing, sensor, seen if bits else None, (0, 1, 2))
+        as_rows = adapter(*rows[:2], sensor, rows[2] if bits else None, (0, 1, 2))
+        close(as_maps.flatten(2).transpose(1, 2), as_rows)
 
 
 OFF = [{"shared": False}, {"special": False}, {"dynamic": 0}, {"aware": False}, {"dynamic": 0, "special": False}]
@@ -126,9 +146,10 @@ def test_an_adapter_without_experts_is_refused() -> None:
         staged(dynamic=0, shared=False, special=False)
 
 
+@pytest.mark.parametrize("encoder", ["unet", "relu"])
 @pytest.mark.parametrize("variant", ["A", "B"])
-def test_weights_at_once_are_those_of_the_softmax(variant: str) -> None:
-    network = staged(variant=variant)
+def test_weights_at_once_are_those_of_the_softmax(variant: str, encoder: str) -> None:
+    network = staged(encoder, variant=variant)
     data, valid = windows(("optical", "sar"))
     fast = network(data, valid, uniform=True)
     assert all(adapter.at_once for adapter in network.adapters.values())

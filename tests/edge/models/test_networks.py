@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from networks import CHANNELS, CLASSES, SIDE, close, labels, small, windows  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from mmedge.edge.models.encoders import Features  # noqa: E402
 from mmedge.edge.models.network import withheld  # noqa: E402
 from mmedge.edge.models.plain import EncoderNetwork  # noqa: E402
 from mmedge.edge.models.registry import METHODS, build  # noqa: E402
@@ -22,6 +23,7 @@ SENSORS = tuple(CHANNELS)
 KINDS = [
     *((m, "unet", "map") for m in METHODS),
     *((m, e, t) for m in ("mamol", "mars", "dymo") for e, t in (("vit", "map"), ("unet", "window"))),
+    *((m, "relu", "map") for m in ("mamol", "mars", "dymo")),
     ("specialists", "vit", "window"),
 ]
 
@@ -36,6 +38,23 @@ def test_a_sensor_left_out_equals_one_that_is_nowhere_valid(method: str, encoder
         skipped = network({m: data[m] for m in present}, {m: valid[m] for m in present})
         assert skipped.shape == shape
         close(skipped, network(data, hidden))
+
+
+def test_a_mean_of_towers_is_as_large_as_their_sum_however_many_are_there() -> None:
+    encoder = small("mamol", "relu").encoder
+    one = torch.randn(1, 8, 4, 4)
+    for joins in encoder.join:
+        for layer in joins.values():
+            torch.nn.init.zeros_(layer.bias)
+            torch.nn.init.dirac_(layer.weight)
+    seen = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    seen[..., :2] = True
+    for sensors in patterns(SENSORS):
+        features = {m: Features((one,), (None,)) for m in sensors}
+        close(encoder.merge(features, -1), len(SENSORS) * one)
+        half = features | {"optical": Features((one,), (seen,))}
+        close(encoder.merge(half, -1)[..., :2], len(SENSORS) * one[..., :2])
+    assert not encoder.merge({"optical": Features((one,), (seen,))}, -1)[..., 2:].any()
 
 
 @pytest.mark.parametrize(("method", "encoder", "task"), KINDS)
