@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import openvino as ov
+from openvino import opset13 as ops
 
 from mmedge.bundle import Bundle
 from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes, stored_graph
@@ -15,9 +17,7 @@ from mmedge.tile import Data
 # Two threads take half the memory on one window that they take on one each. They wait for each other now and then:
 # alone as fast (U-Net of 912 px, 2 cores: 3.4 Mpx/s, 256 MiB and 504), beside reading and writing 6 % slower.
 SHARED_PX = 512 * 512
-# The first inference of a process sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on
-# the way: two threads at once can wait for each other for ever (2026.4). So it runs alone.
-_first = threading.Lock()
+_once = threading.Lock()
 _ready = threading.Event()
 
 
@@ -39,6 +39,7 @@ class OpenVinoRuntime:
         return str(self._core.get_property("CPU", "FULL_DEVICE_NAME"))
 
     def load(self, bundle: Bundle, key: GraphKey, *, batch: int) -> OpenVinoSession:
+        _set_up(self._core)
         model = self._core.read_model(stored_graph(bundle, key, self._precision))
         shapes = input_shapes(bundle, key, batch)
         model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
@@ -67,16 +68,24 @@ class OpenVinoSession:
         return request.get_output_tensor(0).data, request.get_output_tensor(1).data
 
     def _infer(self, feeds: Feeds) -> ov.InferRequest:
-        if _ready.is_set():
-            return self._request(feeds)
-        with _first:
-            request = self._request(feeds)
-            _ready.set()
-            return request
-
-    def _request(self, feeds: Feeds) -> ov.InferRequest:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
         request.infer(dict(feeds), share_inputs=True, share_outputs=True)
         return request
+
+
+def _set_up(core: ov.Core) -> None:
+    """Infer a model of one operation, once in a process.
+
+    The first inference sets up statics of OpenVINO's Python layer, which gives up the interpreter's lock on the way:
+    two threads at once can wait for each other for ever (2026.4). A window of the map would make the others wait long.
+    """
+    with _once:
+        if _ready.is_set():
+            return
+        x, valid = ops.parameter([1], np.float32, name="x"), ops.parameter([1], np.bool_, name="x_valid")
+        model = ov.Model([ops.select(valid, x, x)], [x, valid], "set_up")
+        feeds = {"x": np.zeros(1, np.float32), "x_valid": np.ones(1, np.bool_)}
+        OpenVinoSession(core.compile_model(model, "CPU")).run(feeds)
+        _ready.set()
