@@ -26,7 +26,7 @@ def test_a_shifted_lattice_changes_no_pixel(tmp_path: Path, available: tuple[str
     with rasterio.open(SCENE) as src:
         data, profile, names = src.read(), src.profile, src.descriptions
     t = profile["transform"]  # windows are counted from the origin of the CRS
-    profile["transform"] = Affine(t.a, t.b, t.c + 20 * t.a, t.d, t.e, t.f + 36 * t.e)
+    profile["transform"] = Affine(t.a, t.b, t.c + 24 * t.a, t.d, t.e, t.f + 40 * t.e)
     with rasterio.open(tmp_path / "moved.tif", "w", **profile) as out:
         out.write(data)
         out.descriptions = names
