@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,9 +14,10 @@ import onnx
 from mmedge.bundle import Bundle, graph_href, open_bundle, write_model_json
 from mmedge.calibration.observe import observe
 from mmedge.calibration.qdq import Layer, linear_layers, load_graph, quantized, save_quantized
+from mmedge.calibration.report import QuantizeReport, compare, float_layers
 from mmedge.calibration.scales import METHODS
-from mmedge.calibration.score import calibration_error, cpu_ms, fit_temperature, pixels, timing_feeds
-from mmedge.calibration.sensitivity import Sensitivity, sensitivities, too_small
+from mmedge.calibration.score import fit_temperature, pixels
+from mmedge.calibration.sensitivity import NOISY_DB, Sensitivity, sensitivities, too_small, worst
 from mmedge.calibration.windows import (
     CalibrationError,
     LabelledScene,
@@ -27,7 +28,6 @@ from mmedge.calibration.windows import (
     sample,
     stack,
 )
-from mmedge.edge.device import cpu_flags, cpu_name
 from mmedge.edge.macs import graph_macs
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes, largest_batch, stored_graph
@@ -36,9 +36,9 @@ from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
 BATCH = 8
-# How many of the most sensitive layers stay float, tried in this order until validation loses at most MARGIN of what
-# the gate allows: the gate's own windows are others.
-STEPS = (0, 2, 6, 14, 30)
+# How many of the most sensitive layers of an availability stay float, tried in this order until its validation loses at
+# most MARGIN of what the gate allows: the gate's own windows are others.
+STEPS = (0, 1, 3, 6, 12, 24)
 MARGIN = 0.5
 SENSITIVITY_WINDOWS = 8
 CROPS = 4  # random windows of each scene, for each that calibration wants: not all are valid, nor of a rare class
@@ -64,52 +64,6 @@ class QuantizeRequest:
     max_drop: float = 0.5
     seed: int = 0
     overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One availability before and after. Accuracy in percent, ECE in percent, time in ms of CPU for a batch: 8 windows,
-    or as many as a map runs at once.
-    """
-
-    availability: str
-    pixels: int
-    fp32_oa: float
-    int8_oa: float
-    fp32_miou: float
-    int8_miou: float
-    agreement: float
-    sqnr_db: float
-    temperature: float
-    ece_before: float
-    ece_after: float
-    fp32_ms: float
-    int8_ms: float
-    fp32_bytes: int
-    int8_bytes: int
-
-    @property
-    def drop(self) -> float:
-        """Points of overall accuracy that int8 loses."""
-        return round(self.fp32_oa - self.int8_oa, 3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuantizeReport:
-    """What came of it. `float_layers`: name -> why it is not int8. `passed`: the gates; None: nothing has labels."""
-
-    output: Path
-    rows: tuple[Row, ...]
-    float_layers: Mapping[str, str]
-    bundle_bytes: int
-    recipe: Mapping[str, Any]
-    passed: bool | None
-    machine: str = field(default_factory=lambda: f"{cpu_name()}: {' '.join(cpu_flags())}")
-
-    def document(self) -> dict[str, Any]:
-        """As JSON of schema `mmedge.quantize/1`."""
-        rows = [{**asdict(row), "drop": row.drop} for row in self.rows]
-        return {"schema": "mmedge.quantize/1", **asdict(self), "output": str(self.output), "rows": rows}
 
 
 def quantize(request: QuantizeRequest, *, say: Say = lambda _: None) -> QuantizeReport:
@@ -150,19 +104,22 @@ def _quantize(request: QuantizeRequest, bundle: Bundle, part: Path, say: Say) ->
     graphs = _calibrated(request, bundle, rng, say)
     say("sensitivity of each layer")
     ranked = _ranked(graphs, largest_batch(bundle, BATCH))
-    for s in ranked[:10]:
-        say(f"  {s.layer}: {s.why()}")
     small = too_small([layer for graph in graphs.values() for layer in graph.layers])
     judges = {a: read_windows(validate, bundle, a, rng) for a in graphs_of(bundle)}
     float_accuracy = {a: _accuracy(_engines(bundle, "fp32"), windows) for a, windows in judges.items()}
-    kept: dict[str, str] = {}
-    for count in (*STEPS, len(ranked)):
-        kept = small | {s.layer: s.why() for s in ranked[:count]}
+    kept: dict[Availability, dict[str, str]] = {}
+    search = list(judges)
+    for count in (*STEPS, max(map(len, ranked.values()))):
+        for a in search:
+            chosen = [s for i, s in enumerate(ranked[a]) if i < count or s.sqnr_db < NOISY_DB]
+            kept[a] = small | {s.layer: s.why() for s in chosen}
         _write(bundle, part, graphs, kept)
         int8 = _engines(_opened(part), "int8")
-        worst = max(float_accuracy[a] - _accuracy(int8, windows) for a, windows in judges.items())
-        say(f"{len(kept)} layers float: at most {worst:.2f} points lost on the validation windows")
-        if worst <= MARGIN * request.max_drop:
+        lost = {a: float_accuracy[a] - _accuracy(int8, judges[a]) for a in search}
+        for a, points in lost.items():
+            say(f"{a}: {len(kept[a])} layers float, {points:.2f} points lost on the validation windows")
+        search = [a for a, points in lost.items() if points > MARGIN * request.max_drop]
+        if not search:
             break
     return _report(request, bundle, part, judges, kept, rng, say)
 
@@ -202,29 +159,29 @@ def _calibrated(request: QuantizeRequest, bundle: Bundle, rng: np.random.Generat
     return found
 
 
-def _ranked(graphs: Mapping[GraphKey, _Graph], size: int) -> list[Sensitivity]:
-    """Every layer, by its noise in whichever graph of one sensor suffers most."""
-    worst: dict[str, Sensitivity] = {}
+def _ranked(graphs: Mapping[GraphKey, _Graph], size: int) -> dict[Availability, list[Sensitivity]]:
+    """Every layer of each availability, by its noise in whichever graph of one of its sensors suffers most."""
+    alone: dict[str, list[Sensitivity]] = {}
     for key, graph in graphs.items():
         if len(key.availability) > 1 or key.mixed:
             continue
         small = too_small(graph.layers)
         layers = [layer for layer in graph.layers if layer.name not in small]
         batches = stack(graph.windows[: min(SENSITIVITY_WINDOWS, size)], size)
-        for found in sensitivities(graph.model, layers, graph.clips, batches):
-            if found.layer not in worst or found.sqnr_db < worst[found.layer].sqnr_db:
-                worst[found.layer] = found
-    return sorted(worst.values(), key=lambda s: s.sqnr_db)
+        alone[key.availability.names[0]] = sensitivities(graph.model, layers, graph.clips, batches)
+    return {a: worst(*(alone[sensor] for sensor in a)) for a in {key.availability: None for key in graphs}}
 
 
-def _write(bundle: Bundle, part: Path, graphs: Mapping[GraphKey, _Graph], kept: Mapping[str, str]) -> None:
-    """The bundle with int8 graphs in which the layers `kept` are float."""
+def _write(
+    bundle: Bundle, part: Path, graphs: Mapping[GraphKey, _Graph], kept: Mapping[Availability, Mapping[str, str]]
+) -> None:
+    """The bundle with int8 graphs in which the layers `kept` for their availability are float."""
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(bundle.folder, part, ignore=shutil.ignore_patterns("*int8*"))
     models: dict[Path, onnx.ModelProto] = {}
     external: dict[str, Any] = {}
     for key, graph in graphs.items():
-        layers = [layer for layer in graph.layers if layer.name not in kept]
+        layers = [layer for layer in graph.layers if layer.name not in kept[key.availability]]
         path = part / graph_href(key.availability, precision="int8", mixed=key.mixed)
         models[path] = quantized(graph.model, layers, graph.clips)
         external |= graph.external
@@ -259,7 +216,7 @@ def _report(
     bundle: Bundle,
     part: Path,
     judges: Mapping[Availability, list[LabelledWindow]],
-    kept: Mapping[str, str],
+    kept: Mapping[Availability, Mapping[str, str]],
     rng: np.random.Generator,
     say: Say,
 ) -> QuantizeReport:
@@ -272,7 +229,7 @@ def _report(
             raise CalibrationError(f"no window shows `{availability}`", hint="give scenes that have these sensors")
         fit_on = pixels(fp32, judges[availability]).known if judges[availability] else None
         temperature = fit_temperature(fit_on) if fit_on is not None and len(fit_on.labels) else 1.0
-        row = _row(availability, fp32, int8, windows, temperature)
+        row = compare(availability, fp32, int8, windows, temperature)
         rows.append(row)
         temperatures[str(availability)] = temperature
         key = GraphKey(availability, False)
@@ -284,13 +241,13 @@ def _report(
     report = QuantizeReport(
         output=request.output,
         rows=tuple(rows),
-        float_layers=dict(kept),
+        float_layers=float_layers(kept),
         bundle_bytes=0,
         recipe=recipe,
         passed=passed,
     )
     properties = {
-        "mmedge:quantization": {**recipe, "float_layers": dict(kept), "rows": report.document()["rows"]},
+        "mmedge:quantization": {**recipe, "float_layers": report.float_layers, "rows": report.document()["rows"]},
         "mmedge:temperature": temperatures,
         "mmedge:cost": {
             "unit": f"multiply-accumulates a window of {bundle.tiling.window_px} px; "
@@ -302,33 +259,3 @@ def _report(
     _write_item(bundle, part, properties)
     size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
     return replace(report, bundle_bytes=size)
-
-
-def _row(
-    availability: Availability, fp32: Engines, int8: Engines, windows: Sequence[LabelledWindow], temperature: float
-) -> Row:
-    before, after = pixels(fp32, windows), pixels(int8, windows)
-    scores = [p.known for p in (before, after)]
-    oa = [100 * p.confusion().overall_accuracy for p in scores]
-    miou = [100 * p.confusion().mean_iou for p in scores]
-    key = next((w.key for w in windows if not w.key.mixed), windows[0].key)
-    feeds = timing_feeds(windows, key, fp32.batch)
-    ms = cpu_ms({"fp32": (fp32.session(key), feeds), "int8": (int8.session(key), feeds)})
-    sizes = [stored_graph(e.bundle, key, p).stat().st_size for e, p in ((fp32, "fp32"), (int8, "int8"))]
-    return Row(
-        availability=str(availability),
-        pixels=len(scores[0].labels),
-        fp32_oa=round(oa[0], 3),
-        int8_oa=round(oa[1], 3),
-        fp32_miou=round(miou[0], 3),
-        int8_miou=round(miou[1], 3),
-        agreement=round(100 * after.agreement(before), 3),
-        sqnr_db=round(after.sqnr_db(before), 2),
-        temperature=temperature,
-        ece_before=round(100 * calibration_error(scores[1]), 2),
-        ece_after=round(100 * calibration_error(scores[1], temperature), 2),
-        fp32_ms=ms["fp32"],
-        int8_ms=ms["int8"],
-        fp32_bytes=sizes[0],
-        int8_bytes=sizes[1],
-    )

@@ -13,6 +13,7 @@ from mmedge.calibration.qdq import Layer, quantized
 from mmedge.edge.runtime.session import Feeds
 
 FEWEST_PRODUCTS = 16
+NOISY_DB = 20.0  # some percent of the pixels change class, whether or not accuracy shows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ def sensitivities(
         noise = max(float(((alone - reference) ** 2).mean()), 1e-30)
         found.append(Sensitivity(name, float(10 * np.log10(power / noise)), float((alone.argmax(1) != top).mean())))
     return sorted(found, key=lambda s: s.sqnr_db)
+
+
+def worst(*rankings: Sequence[Sensitivity]) -> list[Sensitivity]:
+    """One ranking of several: every layer where it is noisiest, the most sensitive first."""
+    found: dict[str, Sensitivity] = {}
+    for s in sorted((s for ranking in rankings for s in ranking), key=lambda s: s.sqnr_db):
+        found.setdefault(s.layer, s)
+    return list(found.values())
 
 
 def _logits(model: onnx.ModelProto, batches: Sequence[Feeds]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

@@ -13,7 +13,7 @@ from mmedge.cli.console import Console
 from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
-    from mmedge.calibration.quantize import QuantizeReport
+    from mmedge.calibration.report import QuantizeReport
     from mmedge.calibration.windows import LabelledScene
 
 NAME = "quantize"
