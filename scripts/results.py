@@ -209,10 +209,10 @@ Pixels that change class when the lattice of windows is moved by 24 px, half its
 
 ## The fast model `mamol-conv`
 
-MaMOL on a U-Net of .27 M parameters that was trained from scratch on complete data and then frozen (seed 0,
+MaMOL on a U-Net of .73 M parameters that was trained from scratch on complete data and then frozen (seed 0,
 `python scripts/train_default.py mamol-conv`; {len(find(rows, "conv", None))} of 3 seeds of the recipe stand in the
-tables above). It sees 48 px around each pixel and no farther, so its maps have no seams: moving its windows changes no
-pixel (a test). It is worse than `mamol-terra` on single pixels of the world, where pre-training helps, and so it is not
+tables above; [decision 6](../decisions/0006-the-fast-model-is-convolutions-and-relus.md)). It sees 56 px around each
+pixel and no farther, so its maps have no seams: moving its windows changes no pixel (a test). It is worse than `mamol-terra` on single pixels of the world, where pre-training helps, and so it is not
 the default.
 
 {shipped(conv)}
@@ -232,7 +232,7 @@ could get one from these data. On the test blocks of the example scene, which no
 
 Mean ± standard deviation over {seeds(rows)} seeds. On this scene boosted trees are better than the networks, and radar
 alone is worse than naming the largest class everywhere: what is shown here is the path, not a land-cover product. All
-availabilities, mIoU, leave-one-scene-out (mostly still open) and world-wide pixels are in
+availabilities, mIoU, leave-one-scene-out and world-wide pixels are in
 [docs/results/default_model.md](docs/results/default_model.md); `mmedge info mamol-terra` prints the shipped weights'
 own.
 {END}"""

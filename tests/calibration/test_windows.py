@@ -101,17 +101,17 @@ def test_labels_on_another_grid_are_refused(bundle: Bundle, chile: Path, tmp_pat
 
 
 def test_windows_larger_than_a_scene_are_mirrored(chile: Path) -> None:
-    """mamol-conv is quantized on windows of 256 px, the example has 224: real pixels, no window without a judge."""
+    """mamol-conv is quantized on windows of 320 px, the example has 224: real pixels, no window without a judge."""
     bundle = open_bundle("mamol-conv")
     bundle = replace(bundle, tiling=narrowed(bundle.tiling))
-    assert bundle.tiling.window_px == 256
+    assert bundle.tiling.window_px == 320
     availability = Availability.of(["sar"], bundle.order)
     scenes = [LabelledScene(chile / "scene.tif", chile / "landcover.tif")]
     crop, *_ = read_windows(scenes, bundle, availability, np.random.default_rng(0), crops=1)
     assert not crop.key.mixed
-    inside = crop.feeds["sar"][0, :, 96:160, 96:160]
-    np.testing.assert_array_equal(crop.feeds["sar"][0, :, 96:160, 32:96], inside[:, :, ::-1])
-    np.testing.assert_array_equal(crop.feeds["sar"][0, :, 160:224, 96:160], inside[:, ::-1])
+    inside = crop.feeds["sar"][0, :, 128:192, 128:192]
+    np.testing.assert_array_equal(crop.feeds["sar"][0, :, 128:192, 64:128], inside[:, :, ::-1])
+    np.testing.assert_array_equal(crop.feeds["sar"][0, :, 192:256, 128:192], inside[:, ::-1])
     core = bundle.tiling.stride_px
     assert (crop.labels >= 0).sum() <= 64 * 64 < core * core  # what is mirrored has no label
 
