@@ -212,8 +212,8 @@ Pixels that change class when the lattice of windows is moved by 24 px, half its
 MaMOL on a U-Net of .73 M parameters that was trained from scratch on complete data and then frozen (seed 0,
 `python scripts/train_default.py mamol-conv`; {len(find(rows, "conv", None))} of 3 seeds of the recipe stand in the
 tables above; [decision 6](../decisions/0006-the-fast-model-is-convolutions-and-relus.md)). It sees 56 px around each
-pixel and no farther, so its maps have no seams: moving its windows changes no pixel (a test). It is worse than `mamol-terra` on single pixels of the world, where pre-training helps, and so it is not
-the default.
+pixel and no farther, so its maps have no seams: moving its windows changes no pixel (a test). It is worse than
+`mamol-terra` on single pixels of the world, where pre-training helps, and so it is not the default.
 
 {shipped(conv)}
 
