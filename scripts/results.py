@@ -49,8 +49,8 @@ def cell(values: list[float]) -> str:
     """Mean and, of several seeds, standard deviation; `open` where nothing was run."""
     if not values:
         return OPEN
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}".replace("0.", ".")
+    shown = [np.mean(values), *([np.std(values, ddof=1)] if len(values) > 1 else [])]
+    return " ± ".join(f"{value:.3f}".removeprefix("0") for value in shown)
 
 
 def table(head: list[str], body: list[list[str]]) -> str:

@@ -20,6 +20,7 @@ from benchmark_sets.examples import Benchmark, Budget, Split, folds_of, grouped 
 from benchmark_sets.learn import figures, headline, rmse  # noqa: E402
 from benchmark_sets.trees import score_trees  # noqa: E402
 from benchmark_sets.variants import ABLATIONS, VARIANTS  # noqa: E402
+from results import cell  # noqa: E402
 from score_benchmark import append, done, folder_of, run  # noqa: E402
 
 from mmedge.edge.evaluation.metrics import Confusion  # noqa: E402
@@ -185,6 +186,16 @@ def test_where_the_shipped_method_is_not_better_another_is_advised() -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data bundle is not on this machine")
+def test_a_cell_keeps_every_digit_before_the_point() -> None:
+    assert [cell(v) for v in ([], [0.5], [50.08], [0.2, 0.4], [30.0, 30.0])] == [
+        "open",
+        ".500",
+        "50.080",
+        ".300 ± .141",
+        "30.000 ± .000",
+    ]
+
+
 def test_boxes_of_crowns_lie_in_their_plots() -> None:
     import csv
 
