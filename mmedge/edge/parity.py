@@ -54,7 +54,7 @@ class Difference:
 
     @classmethod
     def of(cls, first: Floats, second: Floats) -> Difference:
-        """Of two arrays (B, classes, H, W); `second` is judged by `first`. Equal arrays have an infinite SQNR."""
+        """Of two arrays (N, classes, ...); `second` is judged by `first`. Equal arrays have an infinite SQNR."""
         gap = np.abs(first.astype(np.float64) - second)
         noise, signal = float((gap**2).mean()), float((first.astype(np.float64) ** 2).mean())
         with np.errstate(divide="ignore"):
@@ -99,23 +99,27 @@ def parity(
     layers: bool = False,
 ) -> ParityReport:
     """Compare on at most `most` windows of a scene for each graph that the scene has windows of."""
-    sides = first.engines(bundle), second.engines(bundle)
+    sides = [side.engines(bundle) for side in (first, second)]
+    if all(engines.resizable for engines in sides):
+        sides = [engines.fitted(scene.grid) for engines in sides]
+        bundle = sides[0].bundle
     there = Availability.of(scene.sensors, bundle.order)
     wanted = availabilities or [a for a in Availability.every(bundle.order) if a & there == a]
     graphs: dict[str, Difference] = {}
     inner: dict[str, Difference] = {}
     windows: dict[str, int] = {}
     for availability in wanted:
-        for key, some in _by_graph(real_batches(scene, bundle, availability), most).items():
+        for key, some in _by_graph(real_batches(scene, bundle, availability, size=sides[0].batch), most).items():
             results = [_logits(engines, key, some) for engines in sides]
-            graphs[str(key)], windows[str(key)] = Difference.of(*results), len(results[0])
+            graphs[str(key)] = Difference.of(*results)
+            windows[str(key)] = sum(len(batch.cells) for batch in some)
             if layers:
                 found = compare_layers(bundle, key, first.precision, second.precision, some[0].feeds)
                 inner |= {f"{key} {name}": difference for name, difference in found.items()}
     return ParityReport(first, second, graphs, windows, dict(sorted(inner.items(), key=lambda item: item[1].sqnr_db)))
 
 
-def real_batches(scene: Scene, bundle: Bundle, availability: Availability, *, size: int = BATCH) -> Iterator[Batch]:
+def real_batches(scene: Scene, bundle: Bundle, availability: Availability, *, size: int) -> Iterator[Batch]:
     """The windows of a scene as a map of `availability` would run them."""
     scene = scene.only(availability.names)
     cells = max(1, min(BATCH, TILE_PX // bundle.tiling.stride_px))
@@ -136,7 +140,13 @@ def _by_graph(found: Iterable[Batch], most: int) -> dict[GraphKey, list[Batch]]:
 
 
 def _logits(engines: Engines, key: GraphKey, some: Sequence[Batch]) -> Data:
-    return np.concatenate([engines.session(key).run(batch.feeds)[: len(batch.cells)].copy() for batch in some])
+    """Logits (pixels, classes) where some sensor is valid: elsewhere a map has no class."""
+    found = []
+    for batch in some:
+        seen = np.logical_or.reduce([batch.feeds[f"{m}_valid"][:, 0] for m in key.availability])
+        logits = np.moveaxis(engines.session(key).run(batch.feeds), 1, -1)
+        found.append(logits[: len(batch.cells)][seen[: len(batch.cells)]])
+    return np.concatenate(found)
 
 
 def compare_layers(bundle: Bundle, key: GraphKey, first: str, second: str, feeds: Feeds) -> dict[str, Difference]:

@@ -42,6 +42,17 @@ def test_two_backends_agree_on_the_example(chile: Path, small: Path, capsys: pyt
     assert document["layers"] == {}
 
 
+def test_windows_of_any_size_are_compared_in_what_fits_the_scene(
+    chile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch of mamol-conv's own windows of 640 px would be one window, not eight."""
+    arguments = ["parity", "mamol-conv", "--scenes", str(chile / "scene.tif"), "--available", "sar", "--json"]
+    assert run([*arguments, "--second", "openvino:int8", "--min-agreement", "95"]) == 0
+    graph = json.loads(capsys.readouterr().out)["graphs"]["sar.mixed"]
+    assert 95 < 100 * graph["agreement"] < 100
+    assert graph["sqnr_db"] > 20
+
+
 def test_bf16_differs_and_every_layer_says_how_much(
     chile: Path, small: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
