@@ -94,17 +94,14 @@ class Encoder(nn.Module, ABC):
         """
         joins = cast(nn.ModuleDict, self.join[level])
         total: Tensor | None = None
-        count: Tensor | None = None
         for m, f in features.items():
             part: Tensor = joins[m](f.maps[level])
             seen = f.seen[level]
             part = part if seen is None else torch.where(seen, part, 0.0)
-            here = part.new_ones(()) if seen is None else seen.to(part.dtype)
             total = part if total is None else total + part
-            count = here if count is None else count + here
-        if total is None or count is None:
+        if total is None:
             raise ValueError("a network needs at least one sensor")
-        return total * (len(self.sensors) / count.clamp(min=1)) if self.averages else total
+        return total * (len(self.sensors) / _count(features, level, total)) if self.averages else total
 
     def fuse(self, features: Mapping[str, Features], beside: Beside | None = None) -> Tensor:
         """(B, width, H, W) from whatever sensors are there."""
@@ -114,6 +111,15 @@ class Encoder(nn.Module, ABC):
 def joins(channels: Mapping[str, int], widths: tuple[int, ...]) -> nn.ModuleList:
     """The convolutions of `Encoder.merge`."""
     return nn.ModuleList(nn.ModuleDict({m: nn.Conv2d(w, w, 1) for m in channels}) for w in widths)
+
+
+def _count(features: Mapping[str, Features], level: int, like: Tensor) -> Tensor:
+    """How many sensors have seen each place of a level, (B, 1, h, w) or one number, and at least 1."""
+    count = like.new_zeros(())
+    for f in features.values():
+        seen = f.seen[level]
+        count = count + (like.new_ones(()) if seen is None else seen.to(like.dtype))
+    return count.clamp(min=1)
 
 
 def share_seen(valid: Tensor, side: int) -> Tensor:
