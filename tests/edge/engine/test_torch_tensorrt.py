@@ -169,12 +169,7 @@ def test_compiled_saved_reloaded_accepted_and_run(
     assert (made.accepted, made.cached, again.cached) == (True, False, True)
     assert made.path.suffix == ".pt2"
     assert (made.facts["in_tensorrt"], made.facts["in_torch"]) == (1, 0)
-    assert set(made.facts["products"]) == {
-        "conv2d:float32",
-        "conv_transpose2d:float32",
-        "linear:float32",
-        "matmul:float32",
-    }
+    assert set(made.facts["products"]) == {"conv2d:float32"}
     assert made.facts["compared"]["agreement"] >= 0.999
     assert len(said) >= 3  # never silent
     assert recorder.count("dynamo.compile") == 1
