@@ -21,8 +21,7 @@ from mmedge.cli.quantize import text
 from mmedge.edge.training.samples import CLASS_VALUES, OPTICAL, SAR, read_scene
 from mmedge.edge.training.split import BLOCKS, TEST, TRAIN, VALIDATE, part_of_pixels
 
-# A few large activations of the convolutional network matter: clipped, elevation alone has 13 dB, with none clipped 31.
-METHODS = {"mamol-terra": "mse", "mamol-conv": "minmax"}
+MODELS = ("mamol-terra", "mamol-conv")
 NAMES = [*(f"optical:{b}" for b in OPTICAL), *(f"sar:{b}" for b in SAR), "elevation:DEM"]
 
 
@@ -54,11 +53,11 @@ def scenes(data: Path, folder: Path, part: int, *, hidden: bool) -> tuple[Labell
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", choices=METHODS, default="mamol-terra")
+    parser.add_argument("model", nargs="?", choices=MODELS, default="mamol-terra")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("runs/quantize"))
     parser.add_argument("--out", type=Path, help="the bundle; runs/MODEL-int8")
-    parser.add_argument("--method", help="scales; what suits the model")
+    parser.add_argument("--method", default="mse", help="scales")
     parser.add_argument("--max-drop", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=Path, help="JSON of the table")
@@ -70,7 +69,7 @@ def main() -> None:
         calibrate=parts[TRAIN],
         validate=parts[VALIDATE],
         test=parts[TEST],
-        method=args.method or METHODS[args.model],
+        method=args.method,
         max_drop=args.max_drop,
         seed=args.seed,
         overwrite=True,
