@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
 
 from mmedge.calibration.report import float_layers
 from mmedge.calibration.sensitivity import Sensitivity, worst
