@@ -67,3 +67,10 @@ def test_bf16_differs_and_every_layer_says_how_much(
 def test_a_sensor_that_the_model_does_not_know_is_named(chile: Path, small: Path) -> None:
     assert run(["parity", str(small), "--scenes", str(chile / "scene.tif"), "--available", "thermal"]) == 2
     assert run(["parity", str(small)]) == 2
+
+
+def test_a_precision_that_does_not_exist_is_told_those_that_do(
+    chile: Path, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["parity", str(small), "--scenes", str(chile / "scene.tif"), "--second", "openvino:int4"]) == 2
+    assert "one of fp32, bf16, int8" in capsys.readouterr().err

@@ -120,7 +120,8 @@ def check_choice(choice: Choice, precision: str, *, strict_device: bool) -> None
         raise MachineError(choice.why, hint="mmedge doctor; or leave --strict-device out")
     if precision not in PRECISIONS[choice.backend]:
         able = [name for name, some in PRECISIONS.items() if precision in some]
-        raise UsageError(f"{choice.backend} has no {precision}", hint=f"--backend {'|'.join(able)}")
+        hint = f"--backend {'|'.join(able)}" if able else f"one of {', '.join(PRECISIONS[choice.backend])}"
+        raise UsageError(f"{choice.backend} has no {precision}", hint=hint)
 
 
 def open_runtime(
