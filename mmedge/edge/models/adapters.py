@@ -65,10 +65,10 @@ class Adapter(nn.Module):
 
     def gate(self, z: Tensor, missing: Tensor) -> Tensor:
         """Weights of the dynamic experts, in the place of D; those beyond the top k are 0, none is renormalised."""
-        weights = torch.softmax(apply(self.gate_out, self._hidden(z, missing)), dim=axis(z))
+        weights = torch.softmax(apply(self.gate_out, self._hidden(z, missing)), dim=_axis(z))
         if self.config.top_k >= self.config.dynamic:
             return weights
-        floor = weights.topk(self.config.top_k, dim=axis(z)).values.amin(axis(z), keepdim=True)
+        floor = weights.topk(self.config.top_k, dim=_axis(z)).values.amin(_axis(z), keepdim=True)
         return torch.where(weights >= floor, weights, 0.0)
 
     def _hidden(self, z: Tensor, missing: Tensor) -> Tensor:
@@ -92,7 +92,9 @@ class Adapter(nn.Module):
     def forward(
         self, z: Tensor, missing: Tensor, sensor: int | None, seen: Tensor | None, present: tuple[int, ...]
     ) -> Tensor:
-        """z as above; missing: psi, and seen: bits of the sensors, both shaped as z or broadcast over it.
+        """z: rows (B, L, D) or maps (B, D, h, w); missing: psi, and seen: bits of the sensors, laid out as z.
+
+        Uniform, `missing` is one vector: (d,) beside rows, (1, d, 1, 1) beside maps.
 
         `seen` None: all of `present` are seen. `sensor`: whose tower it is; None: features of all sensors together.
         """
@@ -115,7 +117,7 @@ class Adapter(nn.Module):
         return apply(self.out, F.gelu(_times(_linear(z, down) * scale, up)))
 
 
-def axis(x: Tensor) -> int:
+def _axis(x: Tensor) -> int:
     """Where the features are: last in rows, second in maps."""
     return 1 if x.ndim == 4 else -1
 

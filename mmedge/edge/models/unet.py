@@ -1,8 +1,8 @@
 """A compact U-Net: one tower a sensor, summed at every scale, and a common decoder.
 
 Ronneberger et al., arXiv:1505.04597, in two styles: of ConvNeXt (Liu et al., "A ConvNet for the 2020s",
-arXiv:2201.03545), and of convolutions and ReLUs alone, which all run in int8. Masks enter as a channel. No operation
-but convolutions looks beyond its pixel, so the receptive field is finite.
+arXiv:2201.03545), and of convolutions and ReLUs alone, which int8 speeds up most. Masks enter as a channel. No
+operation but convolutions looks beyond its pixel, so the receptive field is finite.
 """
 
 from __future__ import annotations
