@@ -12,6 +12,7 @@ from openvino import opset13 as ops
 
 from mmedge.bundle import Bundle
 from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, input_shapes, stored_graph
+from mmedge.edge.runtime.upsampling import fold_upsampling
 from mmedge.tile import Data
 
 # Two threads take half the memory on one window that they take on one each. They wait for each other now and then:
@@ -43,6 +44,7 @@ class OpenVinoRuntime:
         model = self._core.read_model(stored_graph(bundle, key, self._precision))
         shapes = input_shapes(bundle, key, batch)
         model.reshape({name: ov.PartialShape(list(shape)) for name, shape in shapes.items()})
+        fold_upsampling(model)
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if self._precision == "bf16" else "f32",
             "NUM_STREAMS": str(self.traits.streams(batch * bundle.tiling.window_px**2, self._threads)),
