@@ -198,7 +198,7 @@ def scaling_page(found: Results) -> str:
         [[side, *cells(row)] for side, row in pixels],
     )
     section("Threads", "", f"threads {head}", [[n, *cells(row)] for n, row in sorted(whole.items())])
-    names = {"probs": "2, `--max-memory 0.7G`", "probs-1": "1"}
+    names = {"probs": "2", "probs-1": "1", "probs-limited": "2, `--max-memory 0.5G`"}
     section(
         "Memory with class probabilities",
         "10,000 x 10,000 px, `--probs`: 8 more bands are written.",

@@ -72,8 +72,8 @@ def predict(
 ) -> Iterator[MapTile]:
     """Map a region of a scene, tile by tile in a fixed order; reading and computing overlap.
 
-    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.threads + plan.ahead` tiles are
-    computed and `plan.readers + plan.ahead` are read ahead: memory does not grow with the scene.
+    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.readers` tiles are being read
+    and `plan.threads + plan.ahead` computed or waiting for it: memory does not grow with the scene.
     """
     lattice = Lattice.of(engines.bundle.tiling, scene.grid)
     pixel_m = gsd_m(scene.grid)
@@ -89,7 +89,7 @@ def predict(
         return _classify(tile, where, wanted, engines, pixel_m=pixel_m, probs=probs, reading=reading)
 
     wheres = lattice.tiles(region, plan.cells, tall=plan.tall)
-    tiles = in_order(read, wheres, workers=plan.readers, depth=plan.readers + plan.ahead)
+    tiles = in_order(read, wheres, workers=plan.readers, depth=plan.readers)
     yield from in_order(compute, tiles, workers=plan.threads, depth=plan.threads + plan.ahead)
 
 
@@ -127,7 +127,9 @@ def _classify(
         there = recovered.reshape(where.rows * step, where.cols * step)[rows, cols]
         sensors |= np.where(seen, there << np.uint8(len(bundle.order)), np.uint8(0))
     values = np.array([c.value for c in bundle.classes] + [bundle.nodata], np.uint8)
-    canvas_probs = None if canvas.probs is None else np.where(seen, canvas.probs[:, rows, cols], np.uint8(255))
+    canvas_probs = None if canvas.probs is None else canvas.probs[:, rows, cols]
+    if canvas_probs is not None:
+        np.copyto(canvas_probs, np.uint8(255), where=~seen)
     return MapTile(
         window=where.core,
         classes=np.where(seen, values[canvas.label[rows, cols]], np.uint8(bundle.nodata)),

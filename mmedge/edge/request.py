@@ -26,7 +26,7 @@ from mmedge.tile import Valid
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
 # The blocks under a column of tiles may take so much; a band has at most so many rows of tiles.
-BLOCK_CACHE_BYTES, TALL = 128 << 20, 4
+BLOCK_CACHE_BYTES, TALL = 128 << 20, 2
 TILE_PX = 768 * 768
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 

@@ -41,7 +41,7 @@ DRIVERS = (
 COLOURS = {ColorInterp.red: "B04", ColorInterp.green: "B03", ColorInterp.blue: "B02", ColorInterp.nir: "B08"}
 
 # GDAL's block cache: its default is 5 % of the memory, on top of what we promise to use.
-GDAL_CACHE_BYTES = 64 << 20
+GDAL_CACHE_BYTES = 48 << 20
 TILE_PX = 512
 
 
