@@ -90,10 +90,11 @@ def floors_page(found: Results) -> str:
                     whole[f"{kind}_s"],
                     f"**{row[f'{kind}_ratio']}**",
                     whole["peak_rss_gib"],
+                    whole["first_tile_s"],
                 ]
             )
     side = next(iter(every))["side_px"]
-    head = "| threads | window | computed | | read | compute | write | sum | mmedge | ratio | RSS GiB"
+    head = "| threads | window | computed | | read | compute | write | sum | mmedge | ratio | RSS GiB | first tile s"
     return "\n".join(
         [
             "# The pipeline and its floors",

@@ -25,8 +25,9 @@ from mmedge.tile import Valid
 
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
-# The blocks under a column of tiles may take so much; a band has at most so many rows of tiles.
-BLOCK_CACHE_BYTES, TALL = 128 << 20, 2
+# The blocks under a column of tiles, with room for those of the map, may take so much; a band has at most so many rows
+# of tiles. Where they do not fit, each is unpacked again for the next column: reading takes half as long again.
+BLOCK_CACHE_BYTES, MAP_CACHE_BYTES, TALL = 128 << 20, 16 << 20, 4
 TILE_PX = 768 * 768
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -157,17 +158,19 @@ def _fits(cells: int, tall: int, engines: Engines, scene: Scene) -> bool:
 def _cache_bytes(cells: int, tall: int, engines: Engines, scene: Scene) -> int:
     """Bytes of GDAL's cache with which no block is unpacked again while a band of tiles is read."""
     strips = min(STRIP_CACHE_BYTES, strip_cache(cells, engines, scene))
-    blocks = min(BLOCK_CACHE_BYTES, block_cache(cells, tall, engines, scene))
-    return max(GDAL_CACHE_BYTES + strips, blocks)
+    return strips + max(GDAL_CACHE_BYTES, min(BLOCK_CACHE_BYTES, block_cache(cells, tall, engines, scene)))
 
 
 def block_cache(cells: int, tall: int, engines: Engines, scene: Scene) -> int:
-    """Bytes of the blocks under a column of `tall` tiles, which the next column shares."""
-    tiling = engines.bundle.tiling
-    infos = [source.info for source in scene.sources.values()]
-    around = 2 * tiling.halo_px + max((info.block_px for info in infos), default=0)
-    side = cells * tiling.stride_px
-    return round(sum(info.pixel_bytes for info in infos) * (tall * side + around) * (side + around))
+    """Bytes of the blocks under a column of `tall` tiles, which the next column shares, and of the map's beside."""
+    infos = [source.info for source in scene.sources.values() if not source.info.strip_bytes]
+    block, tiling = max([1, *(info.block_px for info in infos)]), engines.bundle.tiling
+
+    def touched(tiles: int) -> int:
+        """Pixels of the blocks that so many tiles in a row touch, wherever they begin."""
+        return ((tiles * cells * tiling.stride_px + 2 * tiling.halo_px - 2) // block + 2) * block
+
+    return round(sum(info.pixel_bytes for info in infos) * touched(tall) * touched(1)) + MAP_CACHE_BYTES
 
 
 def strip_cache(cells: int, engines: Engines, scene: Scene) -> int:

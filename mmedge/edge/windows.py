@@ -47,8 +47,11 @@ def batches(
 
 
 def _cut(array: Array, side: int, step: int) -> Array:
-    """View (rows, cols, channels, side, side) of the windows in (channels, height, width)."""
-    view = sliding_window_view(array, (side, side), axis=(1, 2))[:, ::step, ::step]
+    """View (rows, cols, channels, side, side) of the windows in (channels, height, width).
+
+    Nobody writes to it; OpenVINO copies what is not writeable.
+    """
+    view = sliding_window_view(array, (side, side), axis=(1, 2), writeable=array.flags.writeable)[:, ::step, ::step]
     return view.transpose(1, 2, 0, 3, 4)
 
 
@@ -102,10 +105,9 @@ def _feeds(
 
 
 def _pick(windows: Array, cells: Index, size: int) -> Array:
-    """(size, channels, side, side): the windows of some cells, then zeros. A single one is not copied."""
+    """(size, channels, side, side): the windows of some cells, then zeros. One that is a whole tile is not copied."""
     if size == 1:
-        window: Array = windows[cells[0, 0], cells[0, 1]][None]
-        return window
+        return np.ascontiguousarray(windows[cells[0, 0], cells[0, 1]][None])
     out = np.zeros((size, *windows.shape[2:]), windows.dtype)
     out[: len(cells)] = windows[cells[:, 0], cells[:, 1]]
     return out

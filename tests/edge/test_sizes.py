@@ -20,11 +20,12 @@ from mmedge.cli import options
 from mmedge.edge import tune
 from mmedge.edge.infer import infer, open_engines
 from mmedge.edge.predict import Plan, predict
-from mmedge.edge.request import Request
+from mmedge.edge.request import MAP_CACHE_BYTES, Request, block_cache, cut_up
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes
 from mmedge.errors import BundleError, UsageError
 from mmedge.geo_io.scene import open_scene
+from mmedge.geo_io.tiling import Lattice
 from mmedge.grid import Grid, Window
 
 MIB = 1 << 20
@@ -213,3 +214,47 @@ def test_two_threads_share_a_large_window_where_memory_is_short(wide: Path) -> N
         assert runtime.traits.streams(bundle.tiling.window_px**2, 2) == streams
         found.append(runtime.load(bundle, key, batch=1).run(feeds).copy())
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("block", [64, 256])
+@pytest.mark.parametrize(("cells", "tall"), [(1, 3), (4, 2)])
+def test_gdal_s_cache_holds_every_block_under_a_column_of_tiles(
+    wide: Path, tmp_path: Path, block: int, cells: int, tall: int
+) -> None:
+    path, bundle = tmp_path / "scene.tif", open_bundle(wide)
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 2, "width": 1900, "height": 1700, "crs": "EPSG:32718"}
+    blocks = {"tiled": True, "blockxsize": block, "blockysize": block, "transform": from_origin(0, 0, 10, 10)}
+    with rasterio.open(path, "w", **profile, **blocks) as out:
+        out.write(np.full((2, 1700, 1900), -12, np.float32))
+        out.descriptions = ["VV", "VH"]
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=1)
+    with open_scene(path, bundle.modalities) as scene:
+        engines = Engines(bundle, runtime).resized(window_px=96, grid=scene.grid)
+        lattice = Lattice.of(engines.bundle.tiling, scene.grid)
+        columns: dict[int, set[tuple[int, int]]] = {}
+        for i, tile in enumerate(lattice.tiles(scene.grid.window, cells, tall=tall)):
+            read = tile.read.intersect(scene.grid.window)
+            rows, cols = (
+                range(first // block, (first + length - 1) // block + 1)
+                for first, length in ((read.row, read.height), (read.col, read.width))
+            )
+            columns.setdefault(i // tall, set()).update((row, col) for row in rows for col in cols)
+        most = max(map(len, columns.values())) * block**2 * 2 * 4
+        assert most <= block_cache(cells, tall, engines, scene) - MAP_CACHE_BYTES
+
+
+def test_gdal_s_cache_holds_the_strips_under_a_row_of_tiles(large: Path, wide: Path, tmp_path: Path) -> None:
+    path, bundle = tmp_path / "strips.tif", open_bundle(wide)
+    with rasterio.open(large) as src:
+        profile = {**src.profile, "tiled": False, "blockysize": 16}
+        del profile["blockxsize"]
+        with rasterio.open(path, "w", **profile) as out:
+            out.write(src.read())
+            out.descriptions = src.descriptions
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=1)
+    with open_scene(path, bundle.modalities) as scene:
+        engines = Engines(bundle, runtime).fitted(scene.grid)
+        plan = cut_up(Request(scene=path, model=str(wide)), engines, scene.grid.window, scene)
+        read = plan.cells * engines.bundle.tiling.stride_px + 2 * engines.bundle.tiling.halo_px
+        assert plan.tall == 1
+        assert plan.cache_bytes >= read * sum(source.info.strip_bytes for source in scene.sources.values())
