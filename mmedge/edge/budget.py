@@ -93,7 +93,7 @@ def need_mib(need: Need, plan: Plan, engines: Engines, scene: Scene, *, graphs: 
     read = (plan.cells * tiling.stride_px + 2 * tiling.halo_px) ** 2
     bands = sum(len(source.info.bands) for source in scene.sources.values())
     # Read and waiting, or being computed: float32 and masks. Being read: once more, as it lies in the file.
-    tiles = (plan.readers + plan.ahead + plan.threads) * read * (4 * bands + len(scene.sources))
+    tiles = (plan.readers + 1 + plan.ahead + plan.threads) * read * (4 * bands + len(scene.sources))
     tiles += plan.readers * read * 4 * bands
     results = (2 * plan.threads + plan.ahead + 1) * core * (3 + (classes if probs else 0))
     arrays = (tiles + results + plan.cache_bytes) / MIB

@@ -72,8 +72,8 @@ def predict(
 ) -> Iterator[MapTile]:
     """Map a region of a scene, tile by tile in a fixed order; reading and computing overlap.
 
-    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.readers` tiles are being read
-    and `plan.threads + plan.ahead` computed or waiting for it: memory does not grow with the scene.
+    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.readers` tiles are being read, one
+    has been, and `plan.threads + plan.ahead` are computed or wait for it: memory does not grow with the scene.
     """
     lattice = Lattice.of(engines.bundle.tiling, scene.grid)
     pixel_m = gsd_m(scene.grid)
@@ -89,7 +89,7 @@ def predict(
         return _classify(tile, where, wanted, engines, pixel_m=pixel_m, probs=probs, reading=reading)
 
     wheres = lattice.tiles(region, plan.cells, tall=plan.tall)
-    tiles = in_order(read, wheres, workers=plan.readers, depth=plan.readers)
+    tiles = in_order(read, wheres, workers=plan.readers, depth=plan.readers + 1)
     yield from in_order(compute, tiles, workers=plan.threads, depth=plan.threads + plan.ahead)
 
 

@@ -14,10 +14,10 @@ from mmedge.bundle import Tiling
 from mmedge.grid import Grid, Window
 
 # Where a network may be run at any size: the overlap of windows, computed for nothing, is kept below this share.
-# The widest bounds the memory: the benchmark's U-Net takes 700 MiB on 2 threads, probabilities included, and 860 with
+# The widest bounds the memory: the benchmark's U-Net takes 680 MiB on 2 threads, probabilities included, and 860 with
 # windows of up to 1,280 px, which are 5 % faster (tried once; docs/results/scaling.md has the first).
 OVERLAP = 1.25
-WIDE_PX = range(256, 1025, 64)
+WIDE_PX = range(256, 961, 64)
 # Of networks with graphs for mixed windows: two graphs at work have memory of their own each.
 WIDEST_MIXED_PX = 640
 # Small scenes of nearly the same size get the same window: to compile a graph for each would take as long as the scene.
