@@ -72,8 +72,8 @@ def predict(
 ) -> Iterator[MapTile]:
     """Map a region of a scene, tile by tile in a fixed order; reading and computing overlap.
 
-    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.readers` tiles are being read, one
-    has been, and `plan.threads + plan.ahead` are computed or wait for it: memory does not grow with the scene.
+    `keep` gives, for a window, the pixels to map (an area of interest). At most `plan.readers` tiles are being read,
+    one has been, and `plan.threads + plan.ahead` are computed or wait for it: memory does not grow with the scene.
     """
     lattice = Lattice.of(engines.bundle.tiling, scene.grid)
     pixel_m = gsd_m(scene.grid)
