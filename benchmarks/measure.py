@@ -31,7 +31,7 @@ from benchmarks.scene import strip, write_scene
 from benchmarks.tables import write_tables
 
 SIDES = (1000, 2000, 4000, 10000)
-LARGEST, PEERS_SIDE, SHIPPED_SIDE, SMALL_SIDE, INFER_SIDE = 20000, 4096, 5490, 1536, 5000
+LARGEST, PEERS_SIDE, SHIPPED_SIDE, SMALL_SIDE, INFER_SIDE = 20000, 4096, 10980, 1536, 5000
 WINDOWS, BATCHES, TILES = (256, 384, 512, 640, 768, 1024), (1, 2, 4, 8, 16, 32), (2, 4, 8, 16)
 EMPTY, LIMIT_GIB, MAX_DROP = (0, 25, 50, 75), 0.5, 0.5
 SENSORS = ("optical", "sar", "elevation")

@@ -14,9 +14,10 @@ WORK = "6 bands uint16 in DEFLATE tiles of 512 (`benchmarks/scene.py`, seed 0); 
 WORK += " trained on the scene (`benchmarks/unet.py`, seed 0)"
 FLOORS = """\
 Seconds of processor time (all threads) and of wall time. *Read*: every block once; *write*: the same three products,
-overviews and the compressing pass included; *compute*: the bare sessions on the same windows; each alone, through
-rasterio and OpenVINO. *mmedge*: a process from its start to its end. *Computed*: pixels that the network sees for each
-pixel of the map; the halo is the least with which tiling changes no pixel."""
+overviews and the compressing pass included; *compute*: the bare sessions on the same windows, of the network as mmedge
+runs it; each alone, through rasterio and OpenVINO. *mmedge*: a process from its start to its end. *First tile*: from
+its start to the first tile in the part file. *Computed*: pixels that the network sees for each pixel of the map; the
+halo is the least with which tiling changes no pixel."""
 PEERS = """\
 One network, as ONNX (mmedge, GeoDeep, dask, naive) and in torch (the others). Tiles of 512 with an overlap of 64 where
 a peer lets one choose; mmedge has the halo of the network (64 px) and the window that fits the scene. Differs: pixels
@@ -35,7 +36,7 @@ def write_tables(results: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, starts, page in (
         ("floors", ("floors-",), floors_page),
-        ("peers", ("peers-", "alone-", "floors-", "holes-"), peers_page),
+        ("peers", ("peers-", "alone-", "floors-", "shipped-", "holes-"), peers_page),
         ("scaling", SCALING, scaling_page),
     ):
         some = {key: value for key, value in found.items() if key.startswith(starts)}
@@ -117,15 +118,14 @@ def peers_page(found: Results) -> str:
         label = f"mmedge {name}" if name in ("fp32", "bf16", "int8") else name
         rows.append([label, *((row[key] for key in keys) if "error" not in row else [row["error"], *["-"] * 6])])
     rows.sort(key=lambda cells: (cells[0] == "naive", not str(cells[0]).startswith("mmedge"), str(cells[1])))
-    alone = [
-        [f"mmedge {row['precision']}", row["mmedge"]["wall_s"], row["mmedge"]["cpu_s"], row["mmedge"]["peak_rss_gib"]]
-        for row in _rows(found, "floors-").values()
-        if row["threads"] == 2
-    ]
-    alone += [
-        [name, row["wall_s"], row["cpu_s"], round(row["peak_rss_gib"], 2)]
-        for name, row in _rows(found, "alone-").items()
-    ]
+    floors = [row for row in _rows(found, "floors-").values() if row["threads"] == 2]
+    whole = {f"mmedge {row['precision']}": {**row["mmedge"], "side_px": row["side_px"]} for row in floors}
+    whole |= _rows(found, "alone-")
+    best = min(
+        (n for n in _rows(found, "alone-") if n != "naive"), key=lambda n: float(whole[n]["wall_s"]), default=None
+    )
+    shares = [f"{n} {row['wall_s'] / whole[best]['wall_s']:.2f}" for n, row in whole.items() if best and "mmedge" in n]
+    whole |= {f"mmedge fp32, `{name}`": row for name, row in _rows(found, "shipped-").items()}
     side = next((row["side_px"] for row in every.values() if "error" not in row), "?")
     return "\n".join(
         [
@@ -147,29 +147,26 @@ def peers_page(found: Results) -> str:
                 "bundle | told % | zeros %",
                 [[n, row["told_percent"], row["zeros_percent"]] for n, row in _rows(found, "holes-").items()],
             ),
-            "The whole scene of 10,000 x 10,000 px, 2 threads:",
+            "Large scenes, 2 threads; those of the shipped bundles have three sensors (15 float32 bands, the example,",
+            "mirrored):",
             "",
-            *_table("| wall s | CPU s | RSS GiB", alone),
-            *_against_best(alone),
+            *_table(
+                "| side px | wall s | CPU s | Mpx/s | RSS GiB",
+                [[name, row["side_px"], *_speed(row)] for name, row in whole.items()],
+            ),
+            f"Wall time over that of {best}, the fastest peer here that overlaps its tiles: {', '.join(shares)}.",
+            "",
         ]
     )
 
 
-def _against_best(alone: list[list[Any]]) -> list[str]:
-    """mmedge's wall times as shares of the fastest peer's that overlaps its tiles."""
-    peers = [row for row in alone if not str(row[0]).startswith("mmedge") and row[0] != "naive"]
-    if not peers:
-        return []
-    best = min(peers, key=lambda row: float(row[1]))
-    shares = [f"{name} {wall / best[1]:.2f}" for name, wall, *_ in alone if str(name).startswith("mmedge")]
-    return [
-        f"Wall time over that of {best[0]}, the fastest peer here that overlaps its tiles: {', '.join(shares)}.",
-        "",
-    ]
+def _speed(row: dict[str, Any]) -> list[Any]:
+    rate = round(row["side_px"] ** 2 / row["wall_s"] / 1e6, 3)
+    return [row["wall_s"], row["cpu_s"], rate, round(row["peak_rss_gib"], 2)]
 
 
 SCALING = (
-    *("memory-", "pixels-", "floors-fp32", "empty-", "shipped-", "available-"),
+    *("memory-", "pixels-", "floors-fp32", "empty-", "available-"),
     *("batch-", "tile-", "window-", "infer", "tune-", "largest-"),
 )
 
@@ -178,10 +175,6 @@ def scaling_page(found: Results) -> str:
     """What size, sensors, threads, tiles and emptiness cost."""
     lines = ["# Scaling", "", f"{WORK[:1].upper()}{WORK[1:]}. {_machine(found)}", ""]
     head = "| wall s | CPU s | Mpx/s | RSS GiB"
-
-    def cells(row: dict[str, Any]) -> list[Any]:
-        rate = round(row["side_px"] ** 2 / row["wall_s"] / 1e6, 3)
-        return [row["wall_s"], row["cpu_s"], rate, row["peak_rss_gib"]]
 
     def section(title: str, text: str, head: str, rows: list[list[Any]]) -> None:
         if rows:
@@ -196,41 +189,34 @@ def scaling_page(found: Results) -> str:
         "Pixels",
         "2 threads. Start-up (imports, headers, a picture, an item) is a constant that large scenes do not notice.",
         f"side px {head}",
-        [[side, *cells(row)] for side, row in pixels],
+        [[side, *_speed(row)] for side, row in pixels],
     )
-    section("Threads", "", f"threads {head}", [[n, *cells(row)] for n, row in sorted(whole.items())])
+    section("Threads", "", f"threads {head}", [[n, *_speed(row)] for n, row in sorted(whole.items())])
     names = {"probs": "2", "probs-1": "1", "probs-limited": "2, `--max-memory 0.5G`"}
     section(
         "Memory with class probabilities",
         "10,000 x 10,000 px, `--probs`: 8 more bands are written.",
         f"threads {head}",
-        [[names[name], *cells(row)] for name, row in _rows(found, "memory-").items()],
+        [[names[name], *_speed(row)] for name, row in _rows(found, "memory-").items()],
     )
     section(
         "Window",
         "4,000 x 4,000 px, 2 threads; the widest window that was allowed.",
         f"window px {head}",
-        [[window, *cells(row)] for window, row in numbered("window-")],
+        [[window, *_speed(row)] for window, row in numbered("window-")],
     )
     section(
         "Empty tiles",
         "4,000 x 4,000 px, of which so many rows are nodata: windows without a pixel to map are not computed.",
         f"empty % {head}",
-        [[percent, *cells(row)] for percent, row in numbered("empty-")],
-    )
-    shipped = _rows(found, "shipped-")
-    section(
-        "The shipped bundles",
-        "The example's three sensors, 15 bands float32, mirrored; 2 threads.",
-        f"bundle | side px {head}",
-        [[name, row["side_px"], *cells(row)] for name, row in shipped.items()],
+        [[percent, *_speed(row)] for percent, row in numbered("empty-")],
     )
     small = "`mamol-terra` on the example, mirrored to 1,536 x 1,536 px; 2 threads."
     section(
-        "Sensors", small, f"sensors {head}", [[name, *cells(row)] for name, row in _rows(found, "available-").items()]
+        "Sensors", small, f"sensors {head}", [[name, *_speed(row)] for name, row in _rows(found, "available-").items()]
     )
-    section("Batch", small, f"windows {head}", [[n, *cells(row)] for n, row in numbered("batch-")])
-    section("Tile", small, f"windows a side {head}", [[n, *cells(row)] for n, row in numbered("tile-")])
+    section("Batch", small, f"windows {head}", [[n, *_speed(row)] for n, row in numbered("batch-")])
+    section("Tile", small, f"windows a side {head}", [[n, *_speed(row)] for n, row in numbered("tile-")])
     tuned = [
         [name, row["batch"], row["window_px"] or "-", row["cells"], row["first_wall_s"], row["then_wall_s"]]
         for name, row in _rows(found, "tune-").items()
