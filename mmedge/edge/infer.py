@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,12 +14,13 @@ from typing import Any
 
 import rasterio
 
-from mmedge.bundle import Bundle, checksum, open_bundle
+from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.budget import within
 from mmedge.edge.device import threads_available
 from mmedge.edge.domain import strange_shares, warnings_of
 from mmedge.edge.memory import give_back
 from mmedge.edge.predict import MapTile, Plan, predict
+from mmedge.edge.provenance import input_files, provenance_of
 from mmedge.edge.record import RunRecord
 from mmedge.edge.request import (
     Job,
@@ -41,11 +42,10 @@ from mmedge.geo_io.maps.mapwriter import MapCounts, MapWriter
 from mmedge.geo_io.maps.outputs import part_of
 from mmedge.geo_io.maps.publication import finish_killed
 from mmedge.geo_io.maps.quicklook import write_quicklook
-from mmedge.geo_io.maps.stac import InputFile, Provenance, map_item, write_item
+from mmedge.geo_io.maps.stac import InputFile, map_item, write_item
 from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.grid import Grid, Window
-from mmedge.modality import Availability
 
 Warn = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -114,7 +114,7 @@ def run(
         engines = engines or open_engines(request, bundle, warn=warn, detail=detail)
         engines = engines.fitted(scene.grid)
         with ThreadPoolExecutor(1, thread_name_prefix="hash") as pool:
-            asides = _Asides(pool.submit(_inputs, scene), pool.submit(strange_shares, scene, bundle, job.region))
+            asides = _Asides(pool.submit(input_files, scene), pool.submit(strange_shares, scene, bundle, job.region))
             engines, plan = _sized(request, engines, job.region, scene)
             if strips is not None:  # a kill costs a row of tiles, not a band of them
                 plan = replace(plan, tall=1)
@@ -160,16 +160,6 @@ def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _si
             "rows": job.region.height,
             "cols": job.region.width,
         }
-
-
-def _inputs(scene: Scene) -> tuple[InputFile, ...]:
-    """Name and sha256 of every input file; no sha256 of a remote one, of which only parts are downloaded."""
-    return tuple(
-        InputFile(name=file.name, sha256=checksum(file).removeprefix("1220"))
-        if isinstance(file, Path)
-        else InputFile(name=file.name, sha256=None, href=file.address)
-        for file in scene.files
-    )
 
 
 def _tiles(
@@ -225,7 +215,7 @@ def _map(
             progress(done, region.height * region.width)
         began = time.perf_counter()
         shares = {name: {cause: round(n / done, 6) for cause, n in sorted(c.items())} for name, c in lost.items()}
-        provenance = _provenance(request, scene, engines, asides.inputs.result(), shares)
+        provenance = provenance_of(request, scene, engines, asides.inputs.result(), shares)
         writer.tag(provenance.tags())
         counts = writer.finish()
         _check_mapped(counts, scene)
@@ -238,6 +228,7 @@ def _map(
             provenance=provenance,
             device=engines.runtime.device,
             threads=plan.threads,
+            readers=plan.readers,
             strange=asides.strange.result(),
             seconds=seconds,
         )
@@ -251,26 +242,6 @@ def _map(
     for text in warnings_of(record.strange, bundle.name):
         warn(text)
     return record
-
-
-def _provenance(
-    request: Request,
-    scene: Scene,
-    engines: Engines,
-    inputs: tuple[InputFile, ...],
-    lost: Mapping[str, Mapping[str, float]],
-) -> Provenance:
-    return Provenance(
-        bundle=engines.bundle.name,
-        bundle_sha256=engines.bundle.sha256,
-        backend=engines.runtime.name,
-        precision=request.precision,
-        available=Availability.of(scene.sensors, engines.bundle.traces),
-        inputs=inputs,
-        assumptions=scene.assumptions,
-        acquired={name: str(s.info.acquired) for name, s in scene.sources.items() if s.info.acquired},
-        lost=lost,
-    )
 
 
 def _check_mapped(counts: MapCounts, scene: Scene) -> None:

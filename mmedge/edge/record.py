@@ -8,7 +8,6 @@ from typing import Any
 
 from mmedge import __version__
 from mmedge.bundle import Bundle
-from mmedge.edge.predict import READERS
 from mmedge.geo_io.maps.mapwriter import MapCounts
 from mmedge.geo_io.maps.outputs import Outputs
 from mmedge.geo_io.maps.stac import Provenance
@@ -30,6 +29,7 @@ class RunRecord:
     provenance: Provenance
     device: str
     threads: int
+    readers: int
     strange: Mapping[str, float]
     seconds: Mapping[str, float]
 
@@ -93,7 +93,7 @@ class RunRecord:
         """How busy each stage was, as a share of the run and of its threads; `wait`: how long the writer had nothing to
         write. The stage near 1 is the one that makes the run as long as it is.
         """
-        threads = {"read": READERS, "compute": self.threads, "write": 1, "wait": 1}
+        threads = {"read": self.readers, "compute": self.threads, "write": 1, "wait": 1}
         total = max(1e-9, self.seconds["total"])
         return {stage: round(self.seconds[stage] / n / total, 3) for stage, n in threads.items()}
 
