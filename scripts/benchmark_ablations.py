@@ -7,8 +7,9 @@ from textwrap import fill
 
 import numpy as np
 from benchmark_sets.variants import ABLATIONS
-from benchmark_tables import TABLES, Row, Table, by_seed
+from benchmark_tables import TABLES, Table, by_seed
 from results import OPEN, cell, table
+from rows import Row
 
 NAMES = {"mamol": "MaMOL, two stages", "mars": "MARS", "dymo": "DyMo"}
 SHOWN = tuple(t for t in TABLES if t.short)

@@ -7,14 +7,14 @@ stands there as open. `--check` fails where the page is stale.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 from benchmark_ablations import parts_off, wrapped
-from benchmark_tables import TABLES, Row, Table, means, scores
+from benchmark_tables import TABLES, Table, means, scores
 from results import OPEN, cell, table
+from rows import Row, read_rows
 
 ROWS, PAGE = Path("docs/results/benchmark_rows.json"), Path("docs/results/benchmarks.md")
 SHIPPED = "MaMOL, two stages"
@@ -159,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the page is stale")
     args = parser.parse_args()
-    content = page(json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else [])
+    content = page(read_rows(ROWS))
     if args.check:
         stale = not PAGE.exists() or PAGE.read_text(encoding="utf-8") != content
         sys.exit(f"stale: {PAGE}; run `python scripts/benchmark_results.py`" if stale else 0)

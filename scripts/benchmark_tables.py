@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-
-Row = dict[str, Any]
+from rows import Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,11 +11,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from rows import Row, read_rows
 
-Row = dict[str, Any]
 ROWS, PAGE, README = (
     Path("docs/results/default_model_rows.json"),
     Path("docs/results/default_model.md"),
@@ -242,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where a table is stale")
     args = parser.parse_args()
-    rows = json.loads(ROWS.read_text(encoding="utf-8"))
+    rows = read_rows(ROWS)
     item = json.loads(BUNDLE.read_text(encoding="utf-8"))
     accuracy = item["properties"]["mmedge:accuracy"]
     accuracy["compared"] = compared(rows)

@@ -10,8 +10,6 @@ rows named as in benchmark_sets/variants.py. `python scripts/benchmark_results.p
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
 import platform
 import subprocess
 import sys
@@ -19,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from benchmark_sets import algae, fuel, houston2013, idtrees, ombria
@@ -27,10 +24,10 @@ from benchmark_sets.examples import Benchmark
 from benchmark_sets.learn import Scored, figures, train_and_score
 from benchmark_sets.trees import score_trees
 from benchmark_sets.variants import ABLATIONS, EXTENSIONS, variant_of
+from rows import Row, append_row, read_rows
 
 from mmedge.edge.device import cpu_flags, cpu_name
 
-Row = dict[str, Any]
 SETS = {"ombria": ombria, "idtrees": idtrees, "houston2013": houston2013, "algae": algae, "fuel": fuel}
 READERS = {name: module.read for name, module in SETS.items()}
 # What matters most first; impute-all is in DyMo's row.
@@ -103,22 +100,8 @@ def folder_of(key: Row) -> str:
     return "-".join((key["benchmark"], key["protocol"], trained.replace(":", "-"), str(key["seed"])))
 
 
-def append(path: Path, row: Row) -> None:
-    """Add a row to the file, whole or not at all; processes that fill one file wait for each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock.part").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps([*read(path), row], indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-
-
-def read(path: Path) -> list[Row]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-
 def done(path: Path) -> list[Row]:
-    return [{k: row[k] for k in ("benchmark", "protocol", "method", "seed")} for row in read(path)]
+    return [{k: row[k] for k in ("benchmark", "protocol", "method", "seed")} for row in read_rows(path)]
 
 
 def main() -> None:
@@ -151,7 +134,7 @@ def main() -> None:
         found = run(benchmark, key, args.runs / folder_of(key))
         seconds = round(time.process_time() - began)
         row = {**key, "command": command(key), **measured_with, "cpu_seconds": seconds, **found}
-        append(args.out, row)
+        append_row(args.out, row)
         test = {name: value[benchmark.score] for name, value in row["scores"]["test"].items()}
         print(*key.values(), f"{row['cpu_seconds']} s", test, flush=True)
 

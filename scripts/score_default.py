@@ -10,14 +10,13 @@ is best on the validation blocks.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from rows import Row, append_row, read_rows
 from train_default import ADAPTERS, BACKBONE, fit_conv, new_conv, new_model, say
 
 from mmedge.edge.evaluation.metrics import Confusion
@@ -37,7 +36,6 @@ from mmedge.edge.training.trees import score_trees
 SEEDS = (0, 1, 2)
 NETWORKS = {"mamol": MaMOL, "dropout": ModalityDropout}
 CONV = "conv"
-Row = dict[str, Any]
 Part = tuple[LabelledScene, "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]"]
 
 
@@ -121,9 +119,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     data, start = TrainingSet.read(args.data), time.monotonic()
-    rows: list[Row] = json.loads(args.out.read_text()) if args.out.exists() else []
+    done = {(row["kind"], row["left_out"], row["seed"]) for row in read_rows(args.out)}
     for kind, place, seed in wanted(data):
-        if kind not in args.kinds or any((r["kind"], r["left_out"], r["seed"]) == (kind, place, seed) for r in rows):
+        if kind not in args.kinds or (kind, place, seed) in done:
             continue
         if time.monotonic() - start > 60 * args.minutes:
             break
@@ -136,8 +134,7 @@ def main() -> None:
         else:
             row = network(kind, training, test, args, seed, args.runs / f"{kind}-{place}-{seed}")
         row = {"kind": kind, "left_out": place, "seed": seed, "seconds": round(time.monotonic() - began), **row}
-        rows.append(row)
-        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        append_row(args.out, row)
         every = [s["oa"] for s in row["test"].values()]
         print(kind, place, seed, f"mean OA of 7: {np.mean(every):.4f}", f"{row['seconds']} s", flush=True)
 
