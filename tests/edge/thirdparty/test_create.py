@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ pytest.importorskip("safetensors")
 from mmedge.bundle import open_bundle
 from mmedge.cli.app import run
 from mmedge.edge.infer import infer
+from mmedge.edge.runtime import openvino
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.openvino import FOLDS
 from mmedge.edge.runtime.session import GraphKey
+from mmedge.edge.runtime.upsampling import fold_upsampling
 from mmedge.edge.thirdparty.create import create_bundle
 from mmedge.edge.thirdparty.field import Field
 from mmedge.errors import BundleError, OutputError, UsageError
@@ -45,6 +50,18 @@ def test_field_and_stride_are_measured_and_recorded(network: Path, tmp_path: Pat
     assert bundle.tiling.resizable
     assert [str(key) for key in GraphKey.every(bundle)] == ["optical"]
     assert bundle.item["properties"]["mmedge:field"] == {"radius_px": 4, "stride_px": 2}
+
+
+@pytest.mark.skipif(platform.machine().lower() not in FOLDS, reason="folded on x86-64 alone")
+def test_openvino_folds_what_the_network_enlarges(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_bundle(network, tmp_path / "b", TOLD)
+    bundle, folded = open_bundle(tmp_path / "b"), []
+    monkeypatch.setattr(openvino, "fold_upsampling", lambda model: folded.append(fold_upsampling(model)))
+    runtime, _ = open_runtime("openvino", precision="fp32", threads=1)
+    runtime.load(bundle, GraphKey.every(bundle)[0], batch=1)
+    assert folded == [1]
 
 
 @pytest.mark.parametrize("window", [32, 64, 256])
