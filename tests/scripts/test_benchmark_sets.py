@@ -21,7 +21,8 @@ from benchmark_sets.learn import figures, headline, rmse  # noqa: E402
 from benchmark_sets.trees import score_trees  # noqa: E402
 from benchmark_sets.variants import ABLATIONS, VARIANTS  # noqa: E402
 from results import cell  # noqa: E402
-from score_benchmark import append, done, folder_of, run  # noqa: E402
+from rows import append_row, read_rows  # noqa: E402
+from score_benchmark import done, folder_of, run  # noqa: E402
 
 from mmedge.edge.evaluation.metrics import Confusion  # noqa: E402
 
@@ -160,7 +161,8 @@ def test_what_was_not_run_is_open_and_what_was_is_not_run_again(tmp_path: Path) 
     score = {a: {"flood_iou": 0.5} for a in shown.columns}
     rows = [{**key, "method": m, "scores": {"test": score}} for m in ("dropout", "mars")]
     for row in rows:
-        append(tmp_path / "rows.json", row)
+        append_row(tmp_path / "rows.json", row)
+    assert read_rows(tmp_path / "rows.json") == rows
     assert {**key, "method": "mars"} in done(tmp_path / "rows.json")
     text = benchmark_results.lines(rows, shown)
     assert text.count("| 1 | .500 | .500 | .500 | .500 |") == 2
