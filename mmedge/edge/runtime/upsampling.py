@@ -9,6 +9,8 @@ pixel 4 are left, and neither the enlarged map nor the concatenation is ever mad
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ import openvino as ov
 from openvino import opset13 as ops
 from openvino.utils import replace_node
 
+Floats = npt.NDArray[np.floating[Any]]
+Pads = tuple[list[int], list[int]]  # before and after: (down, across) each
 # How a pixel of the enlarged map finds the one that it copies: both are floor(y / s) for whole factors.
 COPIES = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil")}
 
@@ -36,38 +40,42 @@ def fold_upsampling(model: ov.Model) -> int:
 def _folded(convolution: ov.Node) -> ov.Node | None:
     """What gives the same sums as a convolution with less work; None where there is no such thing."""
     attributes, weights = convolution.get_attributes(), convolution.input_value(1).get_node()
-    plain = attributes["auto_pad"] in ("explicit", "valid") and set(attributes["strides"]) == {1}
-    if weights.get_type_name() != "Constant" or not plain or set(attributes["dilations"]) != {1}:
+    if weights.get_type_name() != "Constant" or weights.get_element_type() not in (ov.Type.f32, ov.Type.f16):
         return None
-    kernels: npt.NDArray[np.float32] = weights.data
-    begin, end = attributes["pads_begin"], attributes["pads_end"]
+    if attributes["auto_pad"] not in ("explicit", "valid") or any(
+        n != 1 for n in (*attributes["strides"], *attributes["dilations"])
+    ):
+        return None
+    pads: Pads = (list(attributes["pads_begin"]), list(attributes["pads_end"]))
     terms, rest, first = [], [], 0
     for part in _parts(convolution.input_value(0)):
         last = first + part.get_shape()[1]
-        mine, factors = kernels[:, first:last], _factors(part)
+        kernels, factors = weights.data[:, first:last], _factors(part)
         first = last
-        if factors is None or not _saves(mine.shape[2:], factors, (*begin, *end)):
-            rest.append((part, mine))
-            continue
-        small = part.get_node().input_value(0)
-        around = [[k - 1 - pad for k, pad in zip(mine.shape[2:], pads, strict=True)] for pads in (begin, end)]
-        terms.append(
-            ops.convolution_backprop_data(
-                small, ops.constant(_spread(mine, factors)), strides=list(factors), pads_begin=around[0],
-                pads_end=around[1], dilations=[1, 1],
-            )
-        )  # fmt: skip
+        if factors is not None and _saves(kernels.shape[2:], factors, pads):
+            terms.append(_transposed(part.get_node().input_value(0), kernels, factors, pads))
+        else:
+            rest.append((part, kernels))
     if not terms:
         return None
-    if rest:
-        maps = [part for part, _ in rest]
-        joined = maps[0] if len(maps) == 1 else ops.concat(maps, 1)
-        weight = ops.constant(np.ascontiguousarray(np.concatenate([mine for _, mine in rest], axis=1)))
-        terms.append(ops.convolution(joined, weight, [1, 1], list(begin), list(end), [1, 1]))
-    total = terms[0]
-    for term in terms[1:]:
-        total = ops.add(total, term)
-    return total
+    return reduce(ops.add, [*terms, _convolved(rest, pads)] if rest else terms)
+
+
+def _transposed(small: ov.Output, kernels: Floats, factors: tuple[int, int], pads: Pads) -> ov.Node:
+    """The convolution of a map that is enlarged `factors` times, from the map itself."""
+    begin, end = ([k - 1 - pad for k, pad in zip(kernels.shape[2:], side, strict=True)] for side in pads)
+    weights = ops.constant(_spread(kernels, factors))
+    return ops.convolution_backprop_data(
+        small, weights, strides=list(factors), pads_begin=begin, pads_end=end, dilations=[1, 1]
+    )
+
+
+def _convolved(parts: Sequence[tuple[ov.Output, Floats]], pads: Pads) -> ov.Node:
+    """The convolution of maps that stay as they are, with the kernels of each."""
+    maps = [part for part, _ in parts]
+    weights = np.ascontiguousarray(np.concatenate([kernels for _, kernels in parts], axis=1))
+    joined = maps[0] if len(maps) == 1 else ops.concat(maps, 1)
+    return ops.convolution(joined, ops.constant(weights), [1, 1], *pads, [1, 1])
 
 
 def _parts(value: ov.Output) -> list[ov.Output]:
@@ -93,13 +101,13 @@ def _factors(value: ov.Output) -> tuple[int, int] | None:
     return (large[2] // small[2], large[3] // small[3]) if whole else None
 
 
-def _saves(kernel: Sequence[int], factors: Sequence[int], pads: Sequence[int]) -> bool:
+def _saves(kernel: Sequence[int], factors: Sequence[int], pads: Pads) -> bool:
     """Whether fewer products are left, and the padding is one that a transposed convolution has."""
     fewer = any(k > 1 and s > 1 for k, s in zip(kernel, factors, strict=True))
-    return fewer and all(0 <= pad < k for k, pad in zip((*kernel, *kernel), pads, strict=True))
+    return fewer and all(0 <= pad < k for side in pads for k, pad in zip(kernel, side, strict=True))
 
 
-def _spread(kernels: npt.NDArray[np.float32], factors: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _spread(kernels: Floats, factors: tuple[int, int]) -> Floats:
     """Weights (out, in, K, L) of a convolution as those (in, out, K + s - 1, L + t - 1) of a transposed one.
 
     The value i of a small map meets the outputs y with floor((y + k - pad) / s) = i for some k, so that k + r = t,
@@ -111,4 +119,4 @@ def _spread(kernels: npt.NDArray[np.float32], factors: tuple[int, int]) -> npt.N
     for row in range(down):
         for col in range(across):
             spread[:, :, row : row + rows, col : col + cols] += kernels[:, :, ::-1, ::-1]
-    return np.ascontiguousarray(spread.transpose(1, 0, 2, 3), np.float32)
+    return np.ascontiguousarray(spread.transpose(1, 0, 2, 3), kernels.dtype)

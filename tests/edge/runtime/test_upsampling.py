@@ -33,7 +33,7 @@ def convolved(value: ov.Output, channels: int, kernel: tuple[int, int], pads: li
 
 def run(model: ov.Model) -> npt.NDArray[np.float32]:
     draw = np.random.default_rng(0)
-    feeds = [draw.normal(size=tuple(i.get_shape())).astype(np.float32) for i in model.inputs]
+    feeds = [draw.normal(size=tuple(i.get_shape())).astype(i.get_element_type().to_dtype()) for i in model.inputs]
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found: npt.NDArray[np.float32] = compiled(feeds)[0]
     return found.copy()
@@ -148,3 +148,14 @@ def test_weights_that_are_computed_are_left_alone() -> None:
     x, w = ops.parameter([1, 4, 6, 6], np.float32), ops.parameter([5, 4, 3, 3], np.float32)
     large = enlarged(x.output(0), (2, 2))
     assert "Interpolate" in folds(ops.convolution(large, w, [1, 1], [1, 1], [1, 1], [1, 1]), [x, w])
+
+
+def test_a_network_in_fp16_stays_one() -> None:
+    x, skip = ops.parameter([1, 4, 6, 6], np.float16), ops.parameter([1, 3, 12, 12], np.float16)
+    weights = ops.constant(np.random.default_rng(1).normal(size=(5, 7, 3, 3)).astype(np.float16))
+    joined = ops.concat([enlarged(x.output(0), (2, 2)), skip], 1)
+    model = ov.Model([ops.convolution(joined, weights, [1, 1], [1, 1], [1, 1], [1, 1])], [x, skip], "test")
+    before = run(model).astype(np.float32)
+    assert fold_upsampling(model) == 1
+    assert model.outputs[0].get_element_type() == ov.Type.f16
+    np.testing.assert_allclose(run(model).astype(np.float32), before, rtol=0, atol=0.02 * float(np.abs(before).max()))
