@@ -118,14 +118,6 @@ def peers_page(found: Results) -> str:
         label = f"mmedge {name}" if name in ("fp32", "bf16", "int8") else name
         rows.append([label, *((row[key] for key in keys) if "error" not in row else [row["error"], *["-"] * 6])])
     rows.sort(key=lambda cells: (cells[0] == "naive", not str(cells[0]).startswith("mmedge"), str(cells[1])))
-    floors = [row for row in _rows(found, "floors-").values() if row["threads"] == 2]
-    whole = {f"mmedge {row['precision']}": {**row["mmedge"], "side_px": row["side_px"]} for row in floors}
-    whole |= _rows(found, "alone-")
-    best = min(
-        (n for n in _rows(found, "alone-") if n != "naive"), key=lambda n: float(whole[n]["wall_s"]), default=None
-    )
-    shares = [f"{n} {row['wall_s'] / whole[best]['wall_s']:.2f}" for n, row in whole.items() if best and "mmedge" in n]
-    whole |= {f"mmedge fp32, `{name}`": row for name, row in _rows(found, "shipped-").items()}
     side = next((row["side_px"] for row in every.values() if "error" not in row), "?")
     return "\n".join(
         [
@@ -147,17 +139,32 @@ def peers_page(found: Results) -> str:
                 "bundle | told % | zeros %",
                 [[n, row["told_percent"], row["zeros_percent"]] for n, row in _rows(found, "holes-").items()],
             ),
-            "Large scenes, 2 threads; those of the shipped bundles have three sensors (15 float32 bands, the example,",
-            "mirrored):",
-            "",
-            *_table(
-                "| side px | wall s | CPU s | Mpx/s | RSS GiB",
-                [[name, row["side_px"], *_speed(row)] for name, row in whole.items()],
-            ),
-            f"Wall time over that of {best}, the fastest peer here that overlaps its tiles: {', '.join(shares)}.",
-            "",
+            *_large_scenes(found),
         ]
     )
+
+
+def _large_scenes(found: Results) -> list[str]:
+    """mmedge, the peers that stream and the shipped bundles; mmedge's wall times as shares of the best such peer's."""
+    floors = [row for row in _rows(found, "floors-").values() if row["threads"] == 2]
+    ours = {f"mmedge {row['precision']}": {**row["mmedge"], "side_px": row["side_px"]} for row in floors}
+    peers = _rows(found, "alone-")
+    shipped = {f"mmedge fp32, `{name}`": row for name, row in _rows(found, "shipped-").items()}
+    lines = [
+        "Large scenes, 2 threads; those of the shipped bundles have three sensors (15 float32 bands, the example,",
+        "mirrored):",
+        "",
+        *_table(
+            "| side px | wall s | CPU s | Mpx/s | RSS GiB",
+            [[name, row["side_px"], *_speed(row)] for name, row in {**ours, **peers, **shipped}.items()],
+        ),
+    ]
+    overlapping = {name: row["wall_s"] for name, row in peers.items() if name != "naive"}
+    if overlapping:
+        best = min(overlapping, key=lambda name: float(overlapping[name]))
+        shares = ", ".join(f"{name} {row['wall_s'] / overlapping[best]:.2f}" for name, row in ours.items())
+        lines += [f"Wall time over that of {best}, the fastest peer here that overlaps its tiles: {shares}.", ""]
+    return lines
 
 
 def _speed(row: dict[str, Any]) -> list[Any]:
