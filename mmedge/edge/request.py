@@ -26,7 +26,7 @@ from mmedge.tile import Valid
 # Beside GDAL_CACHE_BYTES, for scenes in strips alone: 64 rows of 15 float32 bands 26,000 pixels wide.
 STRIP_CACHE_BYTES = 160 << 20
 # The blocks under a column of tiles, with room for those of the map, may take so much; a band has at most so many rows
-# of tiles. Where they do not fit, each is unpacked again for the next column: reading takes half as long again.
+# of tiles. Where they do not fit, each is unpacked again for the next column.
 BLOCK_CACHE_BYTES, MAP_CACHE_BYTES, TALL = 128 << 20, 16 << 20, 4
 TILE_PX = 768 * 768
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")

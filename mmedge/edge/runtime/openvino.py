@@ -17,7 +17,7 @@ from mmedge.edge.runtime.upsampling import fold_upsampling
 from mmedge.tile import Data
 
 # Two threads take half the memory on one window that they take on one each. They wait for each other now and then:
-# alone as fast (U-Net of 912 px, 2 cores: 3.4 Mpx/s, 256 MiB and 504), beside reading and writing 6 % slower.
+# alone nearly as fast, beside reading and writing some 5 % slower (tried with the U-Net of the benchmarks).
 SHARED_PX = 512 * 512
 # From AVX2 on, oneDNN's transposed convolutions are as fast as the others; on Arm nobody has tried.
 FOLDS = ("x86_64", "amd64")
