@@ -5,9 +5,9 @@
 Files of 4096 x 4096 pixels are made of the example, mirrored: 4 bands of uint16 with a nodata value, 2 of float32; in
 DEFLATE tiles of 512, DEFLATE strips and plain strips. Windows are those of `mmedge infer` (400 pixels, 16 of them
 shared), row by row, one thread, one handle, GDAL's cache as `infer` bounds it, files in the page cache. `ratio` is the
-median of RasterReader.read over DatasetReader.read, alternating, in CPU seconds of the reading thread, since others may be at
-work on the machine; `ratio_to_float32` is that over DatasetReader.read(out_dtype="float32"). `times_read` is how many
-bytes the process asked the system for while two threads read the tiles of a scene of 8192 x 1024 pixels, over the
+median of RasterReader.read over DatasetReader.read, alternating, in CPU seconds of the reading thread, since others may
+be at work on the machine; `ratio_to_float32` is that over DatasetReader.read(out_dtype="float32"). `times_read` is how
+many bytes the process asked the system for while two threads read the tiles of a scene of 8192 x 1024 pixels, over the
 file's size: 1 is each strip once.
 """
 
