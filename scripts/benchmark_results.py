@@ -74,7 +74,7 @@ def verdict(rows: list[Row], shown: Table) -> str:
 def advice(rows: list[Row], shown: Table, best: str) -> list[str]:
     """What to take where the method that ships does not beat modality dropout; nothing where it does, or is unknown."""
     found = gain(rows, shown, "mamol")
-    if found is None or found[1] is None or found[0] > found[1]:
+    if shown.leaks or found is None or found[1] is None or found[0] > found[1]:
         return []
     instead = "no other is better, though" if best == SHIPPED else f"take {best}"
     return [f"MaMOL, which ships, does not beat modality dropout by more than one standard deviation here: {instead}."]

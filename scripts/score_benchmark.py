@@ -28,8 +28,14 @@ from rows import Row, append_row, read_rows
 
 from mmedge.edge.device import cpu_flags, cpu_name
 
-SETS = {"ombria": ombria, "idtrees": idtrees, "houston2013": houston2013, "algae": algae, "fuel": fuel}
-READERS = {name: module.read for name, module in SETS.items()}
+READERS = {
+    "ombria": ombria.read,
+    "idtrees": idtrees.read,
+    "houston2013": houston2013.read,
+    "houston2013-random": houston2013.read_random,
+    "algae": algae.read,
+    "fuel": fuel.read,
+}
 # What matters most first; impute-all is in DyMo's row.
 NETWORKS = ("dropout", "mars", "dymo", "mamol", *EXTENSIONS, "specialists", "mean-fill", "zero-fill")
 METHODS = ("trees", *NETWORKS)
