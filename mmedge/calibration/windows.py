@@ -12,22 +12,19 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import rasterio
-from rasterio.windows import Window as RasterWindow
 
 from mmedge.bundle import Bundle
 from mmedge.edge.runtime.session import Feeds, GraphKey, input_shapes
 from mmedge.edge.windows import batches
-from mmedge.errors import MMEdgeError, SceneError
+from mmedge.errors import MMEdgeError
 from mmedge.geo_io.ground import gsd_m
+from mmedge.geo_io.labels import NONE, LabelFile, Labels, read_labels
 from mmedge.geo_io.scene import open_scene
 from mmedge.geo_io.tiling import IoTile, Lattice
 from mmedge.grid import Grid, Window
 from mmedge.modality import Availability
 from mmedge.tile import Tile
 
-Labels = npt.NDArray[np.int64]
 Rng = np.random.Generator
 FEWEST = 8  # windows an availability is calibrated on at least
 TILES = 64  # read of each scene at most: calibration takes the same time on a scene of any size
@@ -41,7 +38,7 @@ class CalibrationError(MMEdgeError):
 
 @dataclass(frozen=True, slots=True)
 class LabelledScene:
-    """A scene and, if there is one, the raster of class values on its grid."""
+    """A scene and, if there are any, its reference classes: a raster, or polygons or points."""
 
     scene: Path
     labels: Path | None = None
@@ -82,7 +79,9 @@ def _of_scene(
         if not set(availability) <= set(scene.sensors):
             return
         scene = scene.only(availability.names)
-        labels = _read_labels(item.labels, scene.grid, bundle) if item.labels else np.full(scene.grid.shape, -1)
+        labels = np.full(scene.grid.shape, NONE, np.int16)
+        if item.labels:
+            labels = read_labels(LabelFile(path=item.labels), scene.grid, bundle.classes)
         step, halo = bundle.tiling.stride_px, bundle.tiling.halo_px
         for where, seen in _crops(bundle, scene.grid, crops, rng) if crops else _lattice(bundle, scene.grid, rng):
             tile = _mirrored(scene.read(seen), where.read)
@@ -127,21 +126,9 @@ def _mirrored(tile: Tile, whole: Window) -> Tile:
     return Tile(whole, {m: x[:, at[0], at[1]] for m, x in tile.data.items()}, {m: v[at] for m, v in tile.valid.items()})
 
 
-def _read_labels(path: Path, grid: Grid, bundle: Bundle) -> Labels:
-    """Class indices (rows, cols) from a raster of class values; what is no class of the model is -1."""
-    with rasterio.open(path) as src:
-        if src.shape != grid.shape or not np.allclose(src.transform[:6], grid.transform[:6], atol=1e-6):
-            raise SceneError(f"the labels `{path.name}` are not on the grid of their scene", hint=f"gdalinfo {path}")
-        codes = src.read(1, window=RasterWindow(0, 0, grid.cols, grid.rows))
-    table = np.full(256, -1, np.int64)
-    table[[c.value for c in bundle.classes]] = np.arange(len(bundle.classes))
-    found: Labels = table[codes.astype(np.uint8)]
-    return found
-
-
 def _cut_labels(labels: Labels, core: Window, seen: Window) -> Labels:
     """The core's labels; -1 beyond the scene and what was read of it."""
-    out = np.full(core.shape, -1, np.int64)
+    out = np.full(core.shape, NONE, np.int16)
     whole = Window(0, 0, *labels.shape)
     inside = core.intersect(whole).intersect(seen)
     if not inside.empty:

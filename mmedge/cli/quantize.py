@@ -23,9 +23,7 @@ Pairs = list[str] | None
 def run(
     model: Annotated[str, typer.Argument(help="A built-in model, or a bundle folder.")],
     scenes: Annotated[Pairs, typer.Option("--scenes", help="Scenes to calibrate on.")] = None,
-    labels: Annotated[
-        Pairs, typer.Option("--labels", help="Class rasters on the grids of --scenes, in their order.")
-    ] = None,
+    labels: Annotated[Pairs, typer.Option("--labels", help="Reference classes of --scenes, in their order.")] = None,
     validate: Annotated[
         Pairs,
         typer.Option(
@@ -61,7 +59,7 @@ def run(
     from mmedge.extras import need
 
     for module in ("onnx", "onnxruntime", "safetensors"):
-        need(module)
+        need(module, extra="quantize")
     from mmedge.calibration.quantize import QuantizeRequest, quantize
 
     console = Console(quiet=quiet)

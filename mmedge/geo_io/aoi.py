@@ -20,6 +20,7 @@ from rasterio.warp import transform as transform_points
 
 from mmedge.errors import SceneError, UsageError
 from mmedge.extras import need
+from mmedge.geo_io.vector_file import read_features
 from mmedge.grid import Grid, Window
 
 Geometry = dict[str, Any]  # a GeoJSON Polygon in the grid's CRS, with its `bbox`
@@ -118,21 +119,12 @@ def _polygon(rings: list[Any]) -> Polygon:
 
 
 def _read_vector(path: Path) -> tuple[list[Polygon], CRS]:
-    pyogrio, shapely = need("pyogrio"), need("shapely")
-    try:
-        meta, _, found, _ = pyogrio.raw.read(str(path), columns=[], force_2d=True)
-    except pyogrio.errors.DataSourceError as err:
-        raise UsageError(
-            f"cannot read `{path}`: {err}", hint="--aoi FILE takes GeoJSON, GeoPackage or Shapefile"
-        ) from err
-    if found is None or not len(found):
-        return [], CRS.from_string(CRS84)
-    if not meta["crs"]:
-        raise UsageError(f"`{path}` has no CRS", hint=f"ogr2ogr -a_srs EPSG:4326 aoi.gpkg {path}")
-    parts = shapely.get_parts(shapely.get_parts(shapely.from_wkb(found)))  # a collection may hold multipolygons
+    shapely = need("shapely")
+    features = read_features(path, attributes=False)
+    parts = shapely.get_parts(shapely.get_parts(features.geometries))  # a collection may hold multipolygons
     polygons = [p for p in parts if p is not None and p.geom_type == "Polygon" and not p.is_empty]
     rings = [[np.array(ring.coords)[:, :2] for ring in (p.exterior, *p.interiors)] for p in polygons]
-    return rings, CRS.from_user_input(meta["crs"])
+    return rings, features.crs
 
 
 def _transformed(polygon: Polygon, crs: CRS, grid: Grid, path: Path) -> Polygon:

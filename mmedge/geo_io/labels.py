@@ -1,6 +1,6 @@
 """Reference classes: a raster of class values, or polygons and points with an attribute, brought to a scene's grid.
 
-Rasters are read with GDAL; vector files of any kind need the extra `vector`.
+Vector files need the extra `vector`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 from rasterio.transform import Affine
 from rasterio.warp import reproject
@@ -24,11 +22,13 @@ from rasterio.warp import transform as transform_points
 from mmedge.bundle import LandClass
 from mmedge.errors import SceneError, UsageError
 from mmedge.extras import need
+from mmedge.geo_io.rasters.header import open_dataset
+from mmedge.geo_io.vector_file import read_features
 from mmedge.grid import Grid
 
 Labels = npt.NDArray[np.int16]  # (rows, cols): index of the class, -1 = none
 Value = int | str
-RASTERS = (".tif", ".tiff", ".vrt", ".img", ".jp2")
+RASTERS = (".tif", ".tiff", ".img", ".jp2")
 NONE = -1
 MAX_VALUE = 254  # maps are uint8 with nodata 255
 # Colours for classes that bring none: Paul Tol's "muted" scheme, which colour-blind people can tell apart.
@@ -69,7 +69,7 @@ def legend_of(files: Sequence[LabelFile]) -> tuple[LandClass, ...]:
             words |= {value} if isinstance(value, str) else set()
             names |= {} if isinstance(value, str) else {value: names.get(value, f"class {value}")}
         if not file.vector:
-            with _open(file.path) as src:
+            with open_dataset(file.path) as src:
                 tags = src.tags()
                 palette = src.colormap(1) if src.colorinterp[0].name == "palette" else {}
             names |= {v: tags[f"CLASS_{v}"] for v in names if f"CLASS_{v}" in tags}
@@ -143,7 +143,7 @@ def _rasterized(units: Sequence[Unit], grid: Grid, classes: Sequence[LandClass])
 
 
 def _resampled(file: LabelFile, grid: Grid, classes: Sequence[LandClass]) -> Labels:
-    with _open(file.path) as src:
+    with open_dataset(file.path) as src:
         if not src.crs:
             raise SceneError(f"`{file.path}` has no CRS", hint=f"rio edit-info --crs EPSG:... {file.path}")
         table = {c.value: i for i, c in enumerate(classes)}
@@ -181,7 +181,7 @@ def values_of(file: LabelFile) -> list[Value]:
     """The classes that occur in a file, as stored: numbers or names."""
     if file.vector:
         return sorted(set(_read_vector(file)[1]), key=str)
-    with _open(file.path) as src:
+    with open_dataset(file.path) as src:
         codes = src.read(1)
         found = np.unique(codes[src.read_masks(1) > 0])
     if (found != found.round()).any():
@@ -191,30 +191,17 @@ def values_of(file: LabelFile) -> list[Value]:
 
 def _read_vector(file: LabelFile) -> tuple[Any, list[Value], CRS]:
     """Geometries, the class of each, and their CRS."""
-    pyogrio, shapely = need("pyogrio"), need("shapely")
-    try:
-        meta, _, found, columns = pyogrio.raw.read(str(file.path), force_2d=True)
-    except pyogrio.errors.DataSourceError as err:
-        raise UsageError(f"cannot read `{file.path}`: {err}", hint="labels: GeoTIFF, GeoPackage, GeoJSON") from err
-    fields = list(meta["fields"])
+    features = read_features(file.path)
+    fields = list(features.columns)
     field = file.field or (fields[0] if len(fields) == 1 else None)
     if field not in fields:
         what = f"has no attribute `{file.field}`" if file.field else "has several attributes"
         raise UsageError(f"`{file.path}` {what}: {', '.join(fields)}", hint="name the one that is the class")
-    if not meta["crs"]:
-        raise SceneError(f"`{file.path}` has no CRS", hint=f"ogr2ogr -a_srs EPSG:4326 labels.gpkg {file.path}")
     values: list[Value] = []
-    for value in columns[fields.index(field)]:
+    for value in features.columns[field]:
         whole = isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer()
         values.append(int(value) if whole else str(value))
-    return shapely.from_wkb(found), values, CRS.from_user_input(meta["crs"])
-
-
-def _open(path: Path) -> Any:
-    try:
-        return rasterio.open(path)
-    except RasterioIOError as err:
-        raise SceneError(f"cannot read the labels: {err}", hint=f"rio info {path}") from None
+    return features.geometries, values, features.crs
 
 
 def _color(index: int) -> tuple[int, int, int]:

@@ -21,7 +21,6 @@ from mmedge.calibration.windows import (
     sample,
 )
 from mmedge.edge.runtime.session import GraphKey
-from mmedge.errors import SceneError
 from mmedge.geo_io.tiling import narrowed
 from mmedge.modality import Availability
 
@@ -90,14 +89,24 @@ def test_bad_windows_are_errors(bundle: Bundle, windows: list[LabelledWindow]) -
     check_calibration([*good, spoilt(good[0], sar=sar, sar_valid=mask)], key, bundle)
 
 
-def test_labels_on_another_grid_are_refused(bundle: Bundle, chile: Path, tmp_path: Path) -> None:
+def test_labels_are_read_as_everywhere(bundle: Bundle, chile: Path, tmp_path: Path) -> None:
+    """16-bit values are no bytes that wrapped around, and nodata is no class."""
     with rasterio.open(chile / "landcover.tif") as src:
-        profile = {**src.profile, "transform": src.transform @ src.transform.translation(3, 0)}
-        with rasterio.open(tmp_path / "shifted.tif", "w", **profile) as out:
-            out.write(src.read())
-    scenes = [LabelledScene(chile / "scene.tif", tmp_path / "shifted.tif")]
-    with pytest.raises(SceneError, match="not on the grid"):
-        read_windows(scenes, bundle, Availability.of(["sar"], bundle.order), np.random.default_rng(0))
+        codes, crs, transform = src.read(1).astype(np.int16), src.crs, src.transform
+    water = codes == bundle.classes[0].value
+    trees = codes == bundle.classes[1].value
+    codes[water] = bundle.classes[0].value + 256
+    profile = {"count": 1, "dtype": "int16", "crs": crs, "transform": transform, "nodata": bundle.classes[1].value}
+    with rasterio.open(tmp_path / "wide.tif", "w", height=codes.shape[0], width=codes.shape[1], **profile) as out:
+        out.write(codes, 1)
+    assert water.any()
+    assert trees.any()
+    sar = Availability.of(["sar"], bundle.order)
+    found = []
+    for path in (chile / "landcover.tif", tmp_path / "wide.tif"):
+        windows = read_windows([LabelledScene(chile / "scene.tif", path)], bundle, sar, np.random.default_rng(0))
+        found.append(np.stack([w.labels for w in windows]))
+    np.testing.assert_array_equal(found[1], np.where(found[0] < 2, -1, found[0]))
 
 
 def test_windows_larger_than_a_scene_are_mirrored(chile: Path) -> None:

@@ -173,7 +173,9 @@ BAD = {
         SceneError,
         "touches the scene",
     ),
-    "text.gpkg": ("hello", UsageError, "cannot read"),
+    "text.gpkg": ("hello", UsageError, "no vector file"),
+    "damaged.gpkg": (b"SQLite format 3\0hello", UsageError, "cannot read"),
+    "elsewhere.gpkg": ("<OGRVRTDataSource></OGRVRTDataSource>", UsageError, "no vector file"),
 }
 
 

@@ -10,7 +10,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from mmedge.bundle import LandClass
-from mmedge.errors import UsageError
+from mmedge.errors import MMEdgeError, UsageError
 from mmedge.geo_io.labels import LabelFile, legend_of, read_labels, read_units, unit_pixels
 from mmedge.grid import Grid
 
@@ -95,3 +95,27 @@ def test_an_attribute_that_is_not_there(tmp_path: Path) -> None:
     path = write_vector(tmp_path / "l.gpkg", [shapely.Point(700_001, 5_699_999)], [1])
     with pytest.raises(UsageError, match="no attribute `species`"):
         read_labels(LabelFile(path=path, field="species"), GRID, CLASSES)
+
+
+VRT = """<VRTDataset rasterXSize="30" rasterYSize="20"><SRS>EPSG:32718</SRS>
+<GeoTransform>700000, 10, 0, 5700000, 0, -10</GeoTransform><VRTRasterBand dataType="Byte" band="1"><SimpleSource>
+<SourceFilename relativeToVRT="1">secret.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>
+</VRTDataset>"""
+OGR_VRT = """<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource relativeToVRT="1">secret.gpkg</SrcDataSource>
+</OGRVRTLayer></OGRVRTDataSource>"""
+
+
+@pytest.mark.parametrize(("name", "content"), [("l.tif", VRT), ("l.vrt", VRT), ("l.gpkg", OGR_VRT), ("l.vrt", OGR_VRT)])
+def test_a_file_that_points_elsewhere_is_not_followed(tmp_path: Path, name: str, content: str) -> None:
+    write_raster(tmp_path / "secret.tif", np.ones(GRID.shape, np.uint8), Affine(*GRID.transform))
+    write_vector(tmp_path / "secret.gpkg", [shapely.Point(700_001, 5_699_999)], [1])
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MMEdgeError, match="mmedge reads") as caught:
+        read_labels(LabelFile(path=tmp_path / name), GRID, CLASSES)
+    assert caught.value.hint
+
+
+def test_labels_that_are_not_there(tmp_path: Path) -> None:
+    for name in ("no.tif", "no.gpkg"):
+        with pytest.raises(MMEdgeError, match="no such file"):
+            read_labels(LabelFile(path=tmp_path / name), GRID, CLASSES)

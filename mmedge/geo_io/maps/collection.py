@@ -95,8 +95,9 @@ def _item(path: Path) -> dict[str, Any] | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(document, dict) and document.get("type") == "Feature"
-    return document if ours and document.get("properties", {}).get("mmedge:schema") == SCHEMA else None
+    properties = document.get("properties") if isinstance(document, dict) else None
+    ours = isinstance(properties, dict) and properties.get("mmedge:schema") == SCHEMA
+    return document if ours and document.get("type") == "Feature" else None
 
 
 def _text(document: Mapping[str, Any]) -> str:

@@ -63,6 +63,8 @@ def read_map(path: Path) -> ClassMap:
             names = {int(k[6:]): v for k, v in tags.items() if k.startswith("CLASS_") and k[6:].isdecimal()}
             if not names or dataset.nodata is None or dataset.dtypes != ("uint8",):
                 raise SceneError(f"`{path}` is no map of mmedge: it names no classes", hint=f"mmedge infer {path}")
+            if dataset.crs is None:
+                raise GeoreferenceError(f"`{path}` has no CRS", hint=f"rio edit-info --crs EPSG:... {path}")
             a, b, c, d, e, f = tuple(dataset.transform)[:6]
             grid = Grid(dataset.height, dataset.width, (a, b, c, d, e, f), dataset.crs.to_wkt())
             return ClassMap(classes=dataset.read(1), names=names, nodata=int(dataset.nodata), grid=grid)
