@@ -19,15 +19,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from importlib.resources import files
+from math import inf
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mmedge.errors import BundleError
 from mmedge.modality import Availability, Modality
 
 SCHEMA = "mmedge.bundle/1"
 DEFAULT = "mamol-terra"
-Precision = Literal["fp32", "bf16", "int8"]
+MAX_VALUE = 255  # maps are bytes
+TilingKind = Literal["attention", "convolutional"]
 TRACE_BITS = 8  # of the product `sensors`
 
 
@@ -51,7 +53,7 @@ class Tiling:
     `resizable`: any other window will do too that is a multiple of `align_px`, unless a modality is seen as `relief`.
     """
 
-    kind: Literal["attention", "convolutional"]
+    kind: TilingKind
     window_px: int
     halo_px: int
     align_px: int
@@ -64,6 +66,11 @@ class Tiling:
         return self.window_px - 2 * self.halo_px
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(TilingKind):
+            raise ValueError(f"kind must be one of {', '.join(get_args(TilingKind))}, got {self.kind!r}")
+        lengths = (self.window_px, self.halo_px, self.align_px, self.token_px)
+        if not all(isinstance(n, int) for n in lengths) or self.halo_px < 0 or min(self.align_px, self.token_px) < 1:
+            raise ValueError(f"lengths are whole numbers of pixels, and only the halo may be 0, got {lengths}")
         if self.stride_px < 1:
             raise ValueError(f"a window of {self.window_px} px has no core within a halo of {self.halo_px} px")
         if self.stride_px % self.align_px or self.window_px % self.token_px:
@@ -84,6 +91,16 @@ class Bundle:
     item: dict[str, Any]
 
     def __post_init__(self) -> None:
+        values = [c.value for c in self.classes]
+        if not self.order or len(set(self.order)) < len(self.order):
+            raise ValueError(f"modalities have names of their own, got {self.order}")
+        if not values or len({*values, self.nodata}) <= len(values):
+            raise ValueError(f"classes and nodata have values of their own, got {values} and {self.nodata}")
+        if not all(isinstance(v, int) and 0 <= v <= MAX_VALUE for v in (*values, self.nodata)):
+            raise ValueError(f"values of a map are 0 to {MAX_VALUE}, got {values} and {self.nodata}")
+        temperatures = self.item["properties"].get("mmedge:temperature", {}).values()
+        if not all(0 < t < inf for t in temperatures):
+            raise ValueError(f"temperatures are above 0, got {list(temperatures)}")
         if self.tiling.resizable and any(m.derive == "relief" for m in self.modalities):
             raise ValueError("`relief` depends on the whole window: a network that sees it takes windows of one size")
 
@@ -153,15 +170,15 @@ def open_bundle(model: str | Path = DEFAULT) -> Bundle:
         item = json.loads(raw)
     except OSError as err:
         raise BundleError(f"cannot read `{path}`: {err.strerror}", hint="mmedge info mamol-terra") from None
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise BundleError(f"`{path}` is not JSON: {err}", hint="copy the bundle again") from None
     try:
         bundle = _parse(folder, item, hashlib.sha256(raw).hexdigest())
-    except (KeyError, TypeError, ValueError) as err:
+        _verify(bundle)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
         raise BundleError(
             f"`{path}` is not a model of schema `{SCHEMA}`: {err!r}", hint="mmedge info mamol-terra"
         ) from None
-    _verify(bundle)
     return bundle
 
 
@@ -192,7 +209,7 @@ def _parse(folder: Path, item: dict[str, Any], sha256: str) -> Bundle:
         raise ValueError(f"schema {p['mmedge:schema']!r}")
     return Bundle(
         folder=folder,
-        name=p["mlm:name"],
+        name=str(p["mlm:name"]),
         sha256=sha256,
         modalities=tuple(Modality(**{**m, "bands": tuple(m["bands"])}) for m in p["mmedge:modalities"]),
         classes=tuple(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from math import inf
+from typing import Literal, get_args
 
 Unit = Literal["reflectance", "dB", "m", "raw"]
 Derive = Literal["relief", "terrain"]
@@ -35,8 +36,12 @@ class Modality:
     def __post_init__(self) -> None:
         if not self.bands:
             raise ValueError(f"{self.name}: a modality needs at least one band")
-        if self.gsd_m <= 0:
+        if not 0 < self.gsd_m < inf:
             raise ValueError(f"{self.name}: gsd_m must be > 0, got {self.gsd_m}")
+        if self.unit not in get_args(Unit):
+            raise ValueError(f"{self.name}: unit must be one of {', '.join(get_args(Unit))}, got {self.unit!r}")
+        if self.derive not in (None, *DERIVED_CHANNELS):
+            raise ValueError(f"{self.name}: derive must be one of {', '.join(DERIVED_CHANNELS)}, got {self.derive!r}")
 
     @property
     def channels(self) -> int:
