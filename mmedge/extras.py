@@ -25,16 +25,21 @@ EXTRA = {
     "lazrs": "lidar",
     "pyogrio": "vector",
     "shapely": "vector",
+    "xarray": "xarray",
     "ray": "batch",
 }
 
 
-def need(module: str) -> ModuleType:
-    """Import `module`; where it is not installed, raise an error that names the extra which brings it."""
+def need(module: str, *, extra: str = "") -> ModuleType:
+    """Import `module`; where it is not installed, raise an error that names the extra which brings it.
+
+    `extra`: the one to name, of several that bring the module.
+    """
     try:
         return import_module(module)
     except ModuleNotFoundError as err:
         root = module.partition(".")[0]
         if err.name != root:
             raise  # installed but broken: let the real error show
-        raise MissingExtraError(f"`{root}` is not installed", hint=f"pip install 'mmedge[{EXTRA[root]}]'") from None
+        hint = f"pip install 'mmedge[{extra or EXTRA[root]}]'"
+        raise MissingExtraError(f"`{root}` is not installed", hint=hint) from None

@@ -74,7 +74,8 @@ def create(
     """
     from mmedge.extras import need
 
-    need("onnx")
+    for module in ("onnx", "safetensors"):
+        need(module, extra="export")
     from mmedge.edge.thirdparty.create import create_bundle
     from mmedge.edge.thirdparty.description import merged, read_description
 

@@ -53,6 +53,7 @@ def run(
 
     from mmedge.bundle import open_bundle
     from mmedge.edge.compile import CompileRequest, compile_bundle
+    from mmedge.edge.engine.compilers import check_precision
     from mmedge.edge.engine.key import cache_folder
     from mmedge.edge.runtime.session import GraphKey
     from mmedge.geo_io.location import locate
@@ -64,6 +65,7 @@ def run(
     if not keys:
         raise UsageError(f"`{bundle.name}` has no graph for {'+'.join(sorted(names))}", hint=f"mmedge info {model}")
     folder, options = cache_folder(cache), _options(batch, workspace, optimization, version_compatible, same_family)
+    check_precision(backend, precision)
     if dry_run:
         plan = {"schema": "mmedge.compile.plan/1", "writes": str(folder), "graphs": [str(key) for key in keys]}
         console.data(plan, "\n".join([f"into {folder}:", *plan["graphs"]]), as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -190,11 +191,12 @@ def scene_options(
 
 def _scale(sensor: str, given: list[str]) -> tuple[float, float]:
     try:
-        scale, offset = ([float(v) for v in given] + [0.0])[:2]
+        numbers = [float(v) for v in given]
     except ValueError:
-        raise UsageError(
-            f"`--scale {sensor}={','.join(given)}` is not SCALE[,OFFSET]", hint="--scale optical=1e-4"
-        ) from None
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(map(isfinite, numbers)):
+        raise UsageError(f"`--scale {sensor}={','.join(given)}` is not SCALE[,OFFSET]", hint="--scale optical=1e-4")
+    scale, offset = [*numbers, 0.0][:2]
     return scale, offset
 
 
@@ -232,6 +234,8 @@ def bounds(text: str | None) -> tuple[float, float, float, float] | None:
         raise UsageError(
             f"`--bbox {text}` is not xmin,ymin,xmax,ymax", hint="four numbers in the scene's CRS"
         ) from None
+    if not all(map(isfinite, (xmin, ymin, xmax, ymax))):
+        raise UsageError(f"`--bbox {text}` is not finite", hint="four numbers in the scene's CRS")
     if xmin >= xmax or ymin >= ymax:
         raise UsageError(f"`--bbox {text}` is empty: xmin < xmax and ymin < ymax are wanted", hint="swap the corners")
     return xmin, ymin, xmax, ymax

@@ -104,11 +104,11 @@ def _read(path: Path) -> Tuning | None:
     """What was remembered; None where nothing was, or by another schema, or half of it."""
     try:
         document = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        if document["schema"] != SCHEMA:
+            return None
+        return Tuning(batch=document["batch"], window_px=document["window_px"], cells=document["cells"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
-    if document.get("schema") != SCHEMA:
-        return None
-    return Tuning(batch=document["batch"], window_px=document["window_px"], cells=document["cells"])
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -150,9 +150,10 @@ def test_tuning_is_remembered_and_changes_no_byte(
     written = kept.stat().st_mtime_ns
     infer(chile / "scene.tif", tmp_path / "again.tif", **wishes)
     assert kept.stat().st_mtime_ns == written
-    kept.write_text("half of it")
-    infer(chile / "scene.tif", tmp_path / "mended.tif", **wishes)
-    assert json.loads(kept.read_text())["schema"] == tune.SCHEMA
+    for i, damaged in enumerate(("half of it", "[]", json.dumps({"schema": tune.SCHEMA}))):
+        kept.write_text(damaged)
+        infer(chile / "scene.tif", tmp_path / f"mended{i}.tif", **wishes)
+        assert json.loads(kept.read_text())["cpu"]
 
 
 class Counting:

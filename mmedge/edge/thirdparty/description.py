@@ -7,7 +7,7 @@ said later overrides what was said before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -85,8 +85,8 @@ def merged(*parts: Mapping[str, Any]) -> dict[str, Any]:
     for part in parts:
         for key, value in part.items():
             if key == "inputs" and value:
-                earlier = out.get("inputs", {})
-                value = {sensor: {**earlier.get(sensor, {}), **_said(fields)} for sensor, fields in value.items()}
+                earlier, told = out.get("inputs", {}), _mapping(value, "`inputs`")
+                value = {s: {**earlier.get(s, {}), **_said(_mapping(f, f"`{s}`"))} for s, f in told.items()}
             if value not in (None, {}, [], ()):
                 out[key] = value
     return out
@@ -102,7 +102,7 @@ def parse_description(told: Mapping[str, Any], *, name: str) -> Description:
     inputs = told.get("inputs") or {}
     if not inputs:
         raise UsageError("no bands were named", hint="--bands optical=B02,B03,B04,B08 for each input of the network")
-    classes = told.get("classes") or []
+    classes = _listed(told, "classes")
     if not classes:
         raise UsageError("no classes were named", hint="--classes water,trees,crops in the order of the outputs")
     return Description(
@@ -118,7 +118,7 @@ def parse_description(told: Mapping[str, Any], *, name: str) -> Description:
 
 def _input(sensor: str, fields: Mapping[str, Any], gsd_m: Any) -> SensorInput:
     _known(fields, INPUT_KEYS, f"`{sensor}`")
-    bands = tuple(band_name(str(band)) for band in fields.get("bands") or ())
+    bands = tuple(band_name(str(band)) for band in _listed(fields, "bands"))
     unit = str(fields.get("unit") or UNIT_OF.get(sensor, "raw"))
     if unit not in get_args(Unit):
         raise UsageError(f"`{sensor}`: no unit `{unit}`", hint=f"--input-unit {sensor}={'|'.join(get_args(Unit))}")
@@ -172,6 +172,19 @@ def _class(index: int, told: Any) -> LandClass:
     if value is None or not 0 <= value < 255 or not fields.get("name"):
         raise UsageError(f"class {index} needs a name, and a value from 0 to 254", hint="docs/bundles.md shows one")
     return LandClass(value, str(fields["name"]), (red, green, blue))
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{what} is no mapping: {value!r}", hint="mmedge bundle create --help")
+    return value
+
+
+def _listed(fields: Mapping[str, Any], key: str) -> Sequence[Any]:
+    value = fields.get(key) or ()
+    if not isinstance(value, (list, tuple)):
+        raise UsageError(f"`{key}` is no list: {value!r}", hint=f"--{key}; mmedge bundle create --help")
+    return value
 
 
 def _whole(value: Any, what: str) -> int | None:

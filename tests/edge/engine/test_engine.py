@@ -167,7 +167,8 @@ def test_without_a_gpu_tensorrt_is_not_even_imported(
 ) -> None:
     assert run(["compile", str(small), "--cache", str(tmp_path)]) == 3
     assert "mmedge doctor" in capsys.readouterr().err
-    assert run(["compile", str(small), "--backend", "magic"]) == 2
+    for wrong in (["--backend", "magic"], ["--precision", "fp1"]):
+        assert run(["compile", str(small), *wrong]) == run(["compile", str(small), *wrong, "--dry-run"]) == 2
     with pytest.raises(MachineError, match="needs an NVIDIA GPU"):
         open_runtime("tensorrt", precision="fp16", threads=1)
     assert run(["compile", str(small), "--batch", "8,4,2"]) == 2

@@ -182,6 +182,10 @@ def test_what_a_deepness_model_says_of_itself_is_enough(tmp_path: Path) -> None:
         ({"inputs": {"optical": OPTICAL, "sar": {"bands": ["VV"]}}}, "--bands"),
         ({"classes": [{"name": "a", "color": "blue"}, "b", "c"]}, "hexadecimal"),
         ({"colour": 1}, "known are"),
+        ({"inputs": 3}, "bundle create"),
+        ({"inputs": {"optical": 3}}, "bundle create"),
+        ({"inputs": {"optical": {**OPTICAL, "bands": -1}}}, "bundle create"),
+        ({"classes": -1}, "bundle create"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(network: Path, tmp_path: Path, changes: dict[str, Any], hint: str) -> None:

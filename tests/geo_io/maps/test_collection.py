@@ -45,7 +45,7 @@ def maps(tmp_path: Path) -> Path:
     map_at(folder, "b", Grid(40, 60, (10.0, 0.0, 300200.0, 0.0, -10.0, 5999700.0), UTM), "2021-01-01T10:00:00Z")
     map_at(folder, "c", Grid(40, 60, (0.001, 0.0, -72.0, 0.0, -0.001, -36.0), CRS.from_epsg(4326).to_wkt()))
     map_at(folder, "d", Grid(40, 60, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0), LOCAL))
-    (folder / "notes.json").write_text('{"type": "Feature", "properties": {}}')
+    (folder / "notes.json").write_text('{"type": "Feature", "properties": null}')
     return folder
 
 
