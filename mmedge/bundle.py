@@ -138,7 +138,7 @@ class Bundle:
         if href not in self._hrefs():
             raise BundleError(
                 f"bundle `{self.name}` has no {precision} graph for `{availability}`",
-                hint=f"mmedge info {self.name}",
+                hint=f"mmedge info {self.folder}",
             )
         return self.folder / href
 
@@ -199,7 +199,8 @@ def _locate(model: str | Path) -> Path:
     if str(model) in builtin_bundles():
         return builtin
     raise BundleError(
-        f"no model `{model}`: neither a folder nor one of {', '.join(builtin_bundles())}", hint="mmedge infer --help"
+        f"no model `{model}`: neither a folder nor one of {', '.join(builtin_bundles())}",
+        hint="mmedge train and mmedge bundle create make such folders",
     )
 
 

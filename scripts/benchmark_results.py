@@ -41,16 +41,17 @@ def lines(rows: list[Row], shown: Table) -> str:
     body = []
     if shown.reference:
         cells = [cell([shown.reference[a]]) if a in shown.reference else "-" for a in shown.columns]
-        body.append(["trees or forest of the data's README", "-", *cells, "-"])
+        body.append(["trees or forest of the data's README", "-", *cells, "-", "-"])
     for name, method, part in LINES:
         if part == "oracle" and shown.tested:
             continue  # without complete test data nobody knows it
         found = scores(rows, shown, method, part)
         cells = [cell([f[a] for f in found]) for a in shown.columns]
         mean = cell([float(np.mean([f[a] for a in shown.columns])) for f in found])
-        body.append([name, str(len(found)) if found else OPEN, *cells, mean])
+        worst = cell([(min if shown.better == "higher" else max)(f[a] for a in shown.columns) for f in found])
+        body.append([name, str(len(found)) if found else OPEN, *cells, mean, worst])
     letters = ["+".join(shown.letters[m] for m in a.split("+")) for a in shown.columns]
-    return table(["method", "seeds", *letters, "mean"], body)
+    return table(["method", "seeds", *letters, "mean", "worst"], body)
 
 
 def verdict(rows: list[Row], shown: Table) -> str:
@@ -147,7 +148,8 @@ BENCHMARK --data ../shared/data` fills; each row there names its command, seed, 
 deviation over seeds; `{OPEN}`: not run. On a benchmark all networks have the same encoder, batch and number of steps
 (MaMOL's two stages share them, each specialist has as many), and the checkpoint is chosen on validation examples alone.
 MaMOL and MARS carry their experts on top of that encoder; parameters stand below each table. Oracle lines use what
-nobody knows when mapping; they show the room that is left. The sentences below the tables are made from the rows too.
+nobody knows when mapping; they show the room that is left. `worst`: of the availabilities, for each seed. The sentences
+below the tables are made from the rows too.
 
 {conditions(rows)}
 

@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.crs import CRS
 
 from mmedge.bundle import LandClass
-from mmedge.edge.evaluation.blocks import Blocks, deal_blocks
+from mmedge.edge.evaluation.blocks import deal_scenes
 from mmedge.edge.training.config import RunConfig
 from mmedge.edge.training.samples import LabelledScene
 from mmedge.edge.training.scenes import SceneSet
@@ -37,8 +37,7 @@ def scenes(*, points: bool = False) -> SceneSet:
     labels = [(rng.random(GRID.shape) < 0.1).astype(np.int16) for _ in range(2)]
     if points:
         labels = [np.where(rng.random(GRID.shape) < 0.002, x, np.int16(-1)) for x in labels]
-    parts = deal_blocks(labels, [None, None], 40, (0.6, 0.2, 0.2), 2, 0)
-    blocks = tuple(Blocks(grid=GRID, block_px=40, parts=p) for p in parts)
+    blocks, labels = deal_scenes(labels, [GRID, GRID], [None, None], 40, (0.6, 0.2, 0.2), 2, 0)
     found = []
     for i, (label, b) in enumerate(zip(labels, blocks, strict=True)):
         part = b.pixels().astype(np.float32)
@@ -49,7 +48,7 @@ def scenes(*, points: bool = False) -> SceneSet:
         found.append(LabelledScene(f"s{i}", data, valid, label, GRID.origin_px))
     return SceneSet(
         scenes=tuple(found),
-        blocks=blocks,
+        blocks=tuple(blocks),
         modalities=MODALITIES,
         classes=CLASSES,
         files=(("a",), ("b",)),

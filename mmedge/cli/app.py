@@ -104,7 +104,8 @@ def run(argv: list[str]) -> int:
     except MMEdgeError as err:
         return _complain(str(err), err.hint, err.exit_code)
     except ParserError as err:
-        return _complain(err.format_message(), "mmedge --help", 2)  # type: ignore[attr-defined]
+        verb = err.ctx.command_path if getattr(err, "ctx", None) else "mmedge"  # type: ignore[attr-defined]
+        return _complain(err.format_message(), f"{verb} --help", 2)  # type: ignore[attr-defined]
     except Stopped as stop:
         return _complain(
             f"stopped by {stop.name}; nothing half-written is left", "run the same command again", stop.exit_code

@@ -20,7 +20,8 @@ NAME = "train"
 def run(
     file: Annotated[Path | None, typer.Argument(metavar="RUN.yaml", help="The run file.", show_default=False)] = None,
     print_config: Annotated[
-        bool, typer.Option("--print-config", help="Print a run file, complete and commented, for the scene given here.")
+        bool,
+        typer.Option("--print-config", help="Print a run file with comments: RUN.yaml completed, or one for a scene."),
     ] = False,
     scene: Annotated[
         str | None, typer.Option("--scene", help="With --print-config: a scene to learn from.", show_default=False)
@@ -49,7 +50,7 @@ def run(
         need(module)
     console = Console(quiet=quiet)
     if print_config:
-        print(_template(scene, source, bands, labels, field, name))
+        print(_completed(file) if file else _template(scene, source, bands, labels, field, name))
         return 0
     if file is None:
         raise UsageError("no run file given", hint="mmedge train --print-config > RUN.yaml")
@@ -67,6 +68,14 @@ def run(
     if record is not None:
         console.data(record.document(), str(record.folder), as_json=as_json)
     return 1 if strict and console.warned else 0
+
+
+def _completed(file: Path) -> str:
+    """A run file with everything said that its scenes and labels say."""
+    from mmedge.edge.training.config import print_config, read_config
+    from mmedge.edge.training.scenes import complete
+
+    return print_config(complete(read_config(file)))
 
 
 def _template(
@@ -101,17 +110,22 @@ def _template(
 
 
 def _plan(config: RunConfig, *, overwrite: bool) -> dict[str, Any]:
-    """What a run would read and write; fails where scenes or labels cannot be opened."""
-    from mmedge.edge.training.scenes import complete, modality_of, open_configured
-    from mmedge.edge.training.train import check_target
+    """What a run would read and write; fails where scenes, labels, squares or network would not do."""
+    from mmedge.edge.training.scenes import classes_of, complete, labels_of, modality_of, open_configured, split
+    from mmedge.edge.training.train import check_target, network_of
 
     check_target(config, overwrite=overwrite)
     full = complete(config)
+    network_of(full)
     reads: list[str] = []
+    labels, grids = [], []
     for entry in full.scenes:
         with open_configured(entry, [modality_of(s) for s in full.sensors or ()]) as scene:
             reads += [str(file) for file in scene.files]
+            labels.append(labels_of(entry, scene, classes_of(full)))
+            grids.append(scene.grid)
         reads.append(str(entry.labels))
+    split(labels, grids, full)
     return {
         "schema": "mmedge.plan/1",
         "reads": reads,

@@ -96,6 +96,8 @@ def plan_job(request: Request, scene: Scene) -> Job:
         return Job(outputs, region, None, when)
     shapes = read_aoi(request.aoi, scene.grid)
     region = region.intersect(aoi_window(shapes, scene.grid))
+    if region.empty:
+        raise UsageError("no polygon of --aoi lies within --bbox", hint="leave out one of the two")
     return Job(outputs, region, lambda window: aoi_mask(shapes, scene.grid, window), when)
 
 

@@ -70,6 +70,8 @@ def gather(path: Location | None, options: SceneOptions) -> Found:
         if path and path.suffix.lower() in (".json", ".geojson")
         else None
     )
+    if options.item and not manifest:
+        raise UsageError(f"`--item {options.item}`: the scene is no STAC ItemCollection", hint="leave out --item")
     plain = [path] if path and not manifest else []
     if not (plain or manifest or sources):
         raise UsageError("no scene given", hint="mmedge infer scene.tif, or --source optical=a.tif --source sar=b.tif")

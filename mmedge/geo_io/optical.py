@@ -15,6 +15,8 @@ MAX_MEDIAN = 2.0
 # Baseline >= 04.00 adds 1000 DN. No band of a scene that holds any shade or water stays above .095 once it is gone;
 # TerraMesh 433D, which still carries it, has .0969 as its minimum over all bands.
 OFFSET_DARKEST = 0.095
+# Atmospheric correction goes a little below 0, glint and snow above 1; -9999 and 65535 / 10000 are fill values.
+POSSIBLE, STRAY = (-0.5, 5.0), 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,16 @@ def check_reflectance(sample: Data, name: str, *, offset: bool = True) -> list[s
             f"`{name}` is no reflectance: half of its values are above {np.median(sample):.4g}",
             hint=f"say how to scale it, e.g. `--scale {name}=0.0001` for DN / 10000",
         )
+    said = []
+    stray = ((sample < POSSIBLE[0]) | (sample > POSSIBLE[1])).any(0).mean()
+    if stray > STRAY:
+        said.append(
+            f"{stray:.1%} of `{name}` is no reflectance ({sample.min():.4g} to {sample.max():.4g}): fill values, "
+            "perhaps; say which in the file's nodata, or leave them out with `--screen`"
+        )
     if offset and np.percentile(sample, 0.1, axis=1).min() > OFFSET_DARKEST:
-        return [
+        said.append(
             f"`{name}` has no dark pixel in any band (0.1 % percentile {np.percentile(sample, 0.1):.3f}): the +1000 "
             f"offset of Sentinel-2 baseline 04.00 may still be in it; if so, add `--scale {name}=0.0001,-0.1`"
-        ]
-    return []
+        )
+    return said

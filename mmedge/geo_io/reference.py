@@ -47,14 +47,16 @@ def _grids(chosen: Mapping[str, list[RasterBand]], files: Mapping[str, RasterFil
 
 
 def check_georeferenced(file: RasterFile) -> None:
-    """Raise GeoreferenceError for a raster that has neither a CRS nor control points, or a CRS of no use."""
+    """Raise GeoreferenceError for a raster that neither control points nor CRS and geotransform place on the Earth."""
     if file.control:
         return
-    if not file.grid.crs:
+    unplaced = file.grid.transform == NO_TRANSFORM
+    if unplaced or not file.grid.crs:
         raise GeoreferenceError(
-            f"`{file.path}` has no CRS and no ground control points: its pixels cannot be placed on the Earth",
+            f"`{file.path}` has no {'geotransform' if file.grid.crs else 'CRS'} and no ground control points: its "
+            "pixels cannot be placed on the Earth",
             hint="georeference it: `gdal_translate -a_ullr ULX ULY LRX LRY -a_srs EPSG:32718 IN OUT.tif`"
-            if file.grid.transform == NO_TRANSFORM
+            if unplaced
             else "if you know its CRS: `--crs SENSOR=EPSG:32718`",
         )
     check_on_earth(file.grid.crs, str(file.path))

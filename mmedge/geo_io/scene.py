@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from mmedge.errors import BandError, SceneError
+from mmedge.errors import BandError, SceneError, UsageError
 from mmedge.geo_io.agreement import disagreements
 from mmedge.geo_io.bands import sensor_name
 from mmedge.geo_io.failure import KINDS, Screened
@@ -122,13 +122,16 @@ def open_scene(
             hint=f"`--source optical={file}` (or sar, elevation); where that is not enough, `--bands optical=B02,...`",
         )
     by_name = {m.name: m for m in wanted}
+    for name in options.unit:
+        if name in by_name and by_name[name].unit != "dB":
+            raise UsageError(f"`--unit {name}`: only radar is stored in dB, linear or amplitude", hint="--unit sar=dB")
     crs = crs_given(options)
     if chosen:
         reference = reference_grid(chosen, found.files, by_name, options.reference)
     else:
         reference = grid_of_clouds(clouds, by_name, crs)
     sources: dict[str, Source] = {}
-    warnings, about = list(found.warnings), dict[str, tuple[str, ...]]()
+    warnings, about = [*found.warnings, *_unused(options, found, wanted)], dict[str, tuple[str, ...]]()
     for name, bands in chosen.items():
         source = _raster(by_name[name], bands, found, reference, options, options.speckle)
         sources[name] = source
@@ -151,6 +154,20 @@ def open_scene(
     sources = {m.name: sources[m.name] for m in wanted if m.name in sources}
     said = list(dict.fromkeys([*warnings, *about]))
     return Scene(name=found.name, grid=reference, sources=sources, warnings=said, about=about)
+
+
+def _unused(options: SceneOptions, found: Found, wanted: Sequence[Modality]) -> list[str]:
+    """What to tell about sensors that the user has named, and nobody uses."""
+    there = {band.sensor for band in found.bands if band.sensor} | found.clouds.keys()
+    used = {m.name for m in wanted}
+    said = []
+    for flag in ("sources", "bands", "scale", "unit", "crs"):
+        for name in map(sensor_name, getattr(options, flag)):
+            if name not in there:
+                said.append(f"`--{flag} {name}`: the scene has no such sensor, it has {', '.join(sorted(there))}")
+            elif name not in used and flag == "sources":
+                said.append(f"`--source {name}` is not used: the model takes {', '.join(sorted(used))}")
+    return said
 
 
 def _raster(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -52,7 +54,7 @@ def train_and_score(
         network = _network(benchmark, method, seed)
         task = SplitTask(benchmark, split, benchmark.sensors, benchmark.tested)
         network.set_statistics(*task.statistics())
-        best = _fit(network, task, seed, folder / split.name, report)
+        best = _fit(network, task, seed, folder / f"{split.name}-{_made_of(network, task)}", report)
         network.finish(task.validation())
         network.eval()
         if isinstance(network, DyMo):
@@ -62,6 +64,14 @@ def train_and_score(
         for name, found in _variants(network, task):
             scored.add(name, found)
     return scored
+
+
+def _made_of(network: Network, task: SplitTask) -> str:
+    """Of what makes a training run: state of another one is never taken up."""
+    found = hashlib.sha256(json.dumps([network.recipe, asdict(task.benchmark.budget)]).encode())
+    for rows in (task.split.train, task.split.validate):
+        found.update(rows.tobytes())
+    return found.hexdigest()[:8]
 
 
 def _network(benchmark: Benchmark, method: str, seed: int) -> Network:

@@ -148,6 +148,8 @@ def test_a_mask_a_failure_and_a_filter_are_in_the_record_and_in_the_map(
         (["infer", "{scene}", "--speckle", "median"], 2, "is not lee[,SIZE[,LOOKS]]"),
         (["infer", "{scene}", "--speckle", "lee,4"], 2, "an odd number of pixels, not 4"),
         (["infer", "{scene}", "-o", "nofolder/map.tif"], 2, "`nofolder` does not exist"),
+        (["infer", "{scene}", "-o", "."], 2, "`.` is a folder"),
+        (["evaluate", "{scene}", "--labels", "{chile}/landcover.tif"], 2, "is no map of classes"),
         (["infer", "{scene}", "-o", "{chile}/scene.tif", "--overwrite"], 2, "is an input of this run"),
         (["infer", "{scene}", "--datetime", "yesterday"], 2, "is not a date"),
         (["infer", "{scene}", "--frobnicate"], 2, "No such option"),

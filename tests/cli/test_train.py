@@ -102,7 +102,7 @@ def test_the_bundle_is_complete_and_valid(folder: Path) -> None:
     assert set(properties["mmedge:domain"]) == {"optical", "sar"}
     assert properties["mmedge:cost"]["optical+sar"]["macs_per_px"] > properties["mmedge:cost"]["sar"]["macs_per_px"]
     assert sorted(p.name for p in (folder / "my-model.run").iterdir()) == ["run.yaml", "stage-0"]
-    assert (folder / "my-model.run/stage-0/log.csv").read_text().startswith("step,accuracy,iou,selection,")
+    assert (folder / "my-model.run/stage-0/log.csv").read_text().startswith("step,loss,accuracy,iou,selection,")
 
 
 def test_evaluate_gives_the_scores_that_the_bundle_says(
@@ -173,7 +173,30 @@ def test_an_existing_bundle_is_refused_and_a_changed_run_too(
     (folder / "other.yaml").write_text((folder / "run.yaml").read_text().replace("seed: 0", "seed: 1", 1))
     assert run(["train", "other.yaml", "--overwrite"]) == 2
     assert "state of a run with other settings" in capsys.readouterr().err
+    with rasterio.open(folder / "landcover.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as labels:
+        codes = labels.read(1)
+        labels.write(np.roll(codes, 5, 0), 1)
+    assert run(["train", "run.yaml", "--overwrite"]) == 2
+    assert "other settings or data" in capsys.readouterr().err
+    with rasterio.open(folder / "landcover.tif", "r+", IGNORE_COG_LAYOUT_BREAK="YES") as labels:
+        labels.write(codes, 1)
     assert (folder / "my-model/model.json").read_bytes() == before
+
+
+def test_a_run_file_can_be_printed_complete(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    short = {"scenes": [{"sources": {"sar": ["sar.tif"]}, "labels": "landcover.tif"}], "window_px": 16, "name": "short"}
+    (tmp_path / "short.yaml").write_text(json.dumps(short))
+    assert run(["train", str(tmp_path / "short.yaml"), "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "window_px: 16" in printed
+    assert "short" in printed
+    assert "water" in printed
+    (tmp_path / "long.yaml").write_text(printed)
+    assert run(["train", str(tmp_path / "long.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(

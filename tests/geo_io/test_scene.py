@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from mmedge.errors import BandError, GeoreferenceError, SceneError, UnitError, UsageError
@@ -310,3 +311,78 @@ def test_many_threads_read_the_same_pixels_and_handles_are_closed(chile: Path) -
         rows = list(range(0, 208, 4)) * 4
         threaded = list(pool.map(lambda row: mean(scene, row), rows))
         assert threaded == [mean(scene, row) for row in rows]
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 11])
+@pytest.mark.parametrize("nodata", [None, 0])
+def test_alpha_decides_whatever_the_number_of_bands(
+    chile: Path, tmp_path: Path, bands: int, nodata: int | None
+) -> None:
+    """GDAL itself takes alpha for a mask in files of two and four bands without nodata alone."""
+    with rasterio.open(chile / "optical.tif") as src:
+        pixels, names, profile = src.read()[:bands], src.descriptions[:bands], src.profile
+    alpha = np.full((1, *pixels.shape[1:]), 255, pixels.dtype)
+    alpha[:, :100, :100] = 0
+    profile |= {"count": bands + 1, "nodata": nodata, "photometric": "MINISBLACK"}
+    with rasterio.open(tmp_path / "alpha.tif", "w", **profile) as out:
+        out.colorinterp = [*[ColorInterp.gray] * bands, ColorInterp.alpha]
+        out.write(np.concatenate([pixels, alpha]))
+        out.descriptions = (*names, None)
+    own = tuple(name.split(":")[-1] for name in names)
+    wanted = Modality(name="optical", bands=own, unit="raw", gsd_m=10)
+    with open_scene(None, [wanted], SceneOptions(sources={"optical": [tmp_path / "alpha.tif"]})) as scene:
+        valid = scene.read(WHOLE).valid["optical"]
+    np.testing.assert_array_equal(valid, alpha[0] > 0)
+
+
+def test_flags_for_sensors_that_are_not_there_are_warned_of(chile: Path) -> None:
+    told = SceneOptions(scale={"thermal": (1.0, 0.0)}, unit={"sarr": "linear"}, crs={"foo": "EPSG:4326"})
+    with open_scene(chile / "scene.tif", WANTED, told) as scene:
+        assert [text.split("`: ")[0] for text in scene.warnings] == ["`--scale thermal", "`--unit sarr", "`--crs foo"]
+    sources = {"optical": [chile / "optical.tif"], "sarr": [chile / "sar.tif"]}
+    with open_scene(None, WANTED, SceneOptions(sources=sources)) as scene:
+        assert scene.warnings == ("`--source sarr` is not used: the model takes elevation, optical, sar",)
+    with pytest.raises(UsageError, match="only radar"):
+        open_scene(chile / "scene.tif", WANTED, SceneOptions(unit={"optical": "dB"}))
+    with pytest.raises(UsageError, match="no STAC ItemCollection"):
+        open_scene(chile / "scene.tif", WANTED, SceneOptions(item="a"))
+
+
+def test_bands_of_a_stack_are_named_sensor_after_sensor(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "scene.tif") as src:
+        names: dict[str, list[str]] = {}
+        for description in src.descriptions:
+            sensor, band = description.split(":")
+            names.setdefault(sensor, []).append(band)
+        scales, offsets = src.scales, src.offsets
+        bare = rewritten(
+            chile / "scene.tif", tmp_path / "bare.tif", descriptions=[None] * src.count, scales=scales, offsets=offsets
+        )
+    with open_scene(chile / "scene.tif", WANTED) as named, open_scene(bare, WANTED, SceneOptions(bands=names)) as scene:
+        assert scene.sensors == named.sensors
+        for m in scene.sensors:
+            np.testing.assert_array_equal(scene.read(WHOLE).data[m], named.read(WHOLE).data[m])
+    names["sar"].append("HH")
+    with pytest.raises(UsageError, match=r"names 16 bands, the files hold 15"):
+        open_scene(bare, WANTED, SceneOptions(bands=names))
+    swapped = SceneOptions(bands={"sar": ["VH", "VV"]})
+    with open_scene(chile / "scene.tif", WANTED) as named, open_scene(chile / "scene.tif", WANTED, swapped) as scene:
+        np.testing.assert_array_equal(scene.read(WHOLE).data["sar"], named.read(WHOLE).data["sar"][::-1])
+    with pytest.raises(UsageError, match="names 1 bands, the files hold 2"):
+        open_scene(chile / "scene.tif", WANTED, SceneOptions(bands={"sar": ["VV"]}))
+
+
+def test_a_crs_without_a_geotransform_places_nothing(chile: Path, tmp_path: Path) -> None:
+    lost = rewritten(chile / "optical.tif", tmp_path / "lost.tif", transform=Affine.identity())
+    with pytest.raises(GeoreferenceError, match="no geotransform") as caught:
+        open_scene(None, WANTED, SceneOptions(sources={"optical": [lost]}))
+    assert "-a_ullr" in caught.value.hint
+
+
+def test_values_that_no_reflectance_has_are_warned_of(chile: Path, tmp_path: Path) -> None:
+    with rasterio.open(chile / "optical.tif") as src:
+        pixels = src.read().astype(np.float32) * 1e-4 - 0.1
+    pixels[:, :40] = -9999
+    filled = rewritten(chile / "optical.tif", tmp_path / "filled.tif", data=pixels)
+    with open_scene(None, WANTED, SceneOptions(sources={"optical": [filled]})) as scene:
+        assert any("is no reflectance (-9999" in text for text in scene.warnings)

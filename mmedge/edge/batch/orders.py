@@ -53,7 +53,7 @@ def check_template(template: Request, bundle: Bundle) -> Request:
             if sensor_name(name) not in bundle.order:
                 raise UsageError(
                     f"`{flag} {name}`: `{bundle.name}` knows {', '.join(bundle.order)}",
-                    hint=f"mmedge info {bundle.name}",
+                    hint=f"mmedge info {bundle.folder}",
                 )
     require = tuple(sensor_name(name) for name in template.require or ())
     barred = [n for n in require if template.available and n not in map(sensor_name, template.available)]

@@ -34,12 +34,13 @@ class AreaEstimate:
     area_se: Floats
 
 
-def estimate_area(counts: Ints, mapped: Ints) -> AreaEstimate:
-    """Estimates from counts (classes, classes), row = map, column = reference, and mapped pixels (classes,).
+def estimate_area(counts: Ints, mapped: Floats) -> AreaEstimate:
+    """Estimates from counts (classes, classes), row = map, column = reference, and the mapped area (classes,) of each
+    class, in any unit.
 
     Raises ValueError where a class that is mapped has fewer than two sample units: its variance is unknown.
     """
-    counts, mapped = np.asarray(counts, np.int64), np.asarray(mapped, np.int64)
+    counts, mapped = np.asarray(counts, np.int64), np.asarray(mapped, np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or mapped.shape != counts.shape[:1]:
         raise ValueError(f"counts {counts.shape} and mapped pixels {mapped.shape} do not fit")
     rows = counts.sum(1)

@@ -1,7 +1,8 @@
 """Which pixels train, validate and test: squares of a scene, so that neighbours do not land on both sides.
 
 Pixels of one square are alike, so a random split of pixels flatters every model. Squares are dealt out by a seed; of
-many deals the one that gives each part its share of every class is taken.
+many deals the one that gives each part its share of every class is taken. Ground that several scenes show, as several
+dates of one place do, has one part in all of them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 
 from mmedge.errors import UsageError
+from mmedge.geo_io.ground import footprint
 from mmedge.grid import Grid
 
 Parts = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.signedinteger[Any]]
 PARTS = ("train", "validate", "test")
 TRAIN, VALIDATE, TEST = range(3)
 ELSEWHERE = 255  # outside the scene
@@ -77,22 +80,80 @@ class Blocks:
         return cls(grid=grid, block_px=document["block_px"], parts=parts)
 
 
-def deal_blocks(
-    labels: Sequence[npt.NDArray[np.signedinteger[Any]]],
+def deal_scenes(
+    labels: Sequence[Labels],
+    grids: Sequence[Grid],
     fixed: Sequence[int | None],
     block_px: int,
     shares: tuple[float, float, float],
     classes: int,
     seed: int,
-) -> list[Parts]:
-    """Parts of the squares of each scene. labels: class indices (rows, cols), -1 = none; fixed: a scene's part or None.
+) -> tuple[list[Blocks], list[Labels]]:
+    """Squares of each scene, and the labels that are left. labels: class indices (rows, cols), -1 = none; fixed: a
+    scene's part or None.
 
-    Squares without a label train: nothing is learnt there, but windows may reach into them. Raises UsageError where
-    there are fewer than three squares with labels to deal out.
+    A square that shows ground of an earlier scene takes its part there, of several the one that is trained least on;
+    scenes of a fixed part come first, those that test before all. Labels whose ground has another part in an earlier
+    scene are taken away. Squares without a label train: nothing is learnt there, but windows may reach into them.
+    Raises UsageError where there are fewer than three squares with labels to deal out.
     """
+    earlier = _earlier(grids, fixed)
+    whole = [Blocks(grid=g, block_px=g.rows + g.cols, parts=np.zeros((1, 1), np.uint8)) for g in grids]
+    shared = [_most(_known(whole, grid, earlier[i]) > 0, block_px) for i, grid in enumerate(grids)]
+    dealt = _deal(labels, fixed, shared, block_px, shares, classes, seed)
+    found = [Blocks(grid=grid, block_px=block_px, parts=parts) for grid, parts in zip(grids, dealt, strict=True)]
+    left = list(labels)
+    for i, before in earlier.items():
+        if fixed[i] is None:
+            found[i].parts[shared[i]] = _most(_known(found, grids[i], before), block_px)[shared[i]] - 1
+        mine = found[i].pixels()
+        for j in before:
+            other = found[j].on(grids[i])
+            left[i] = np.where((other != ELSEWHERE) & (other != mine), labels[i].dtype.type(-1), left[i])
+    return found, left
+
+
+def _earlier(grids: Sequence[Grid], fixed: Sequence[int | None]) -> dict[int, list[int]]:
+    """Of each scene those that are settled before it and may show ground of it; in the order of settling."""
+    order = sorted(range(len(grids)), key=lambda i: -1 if (part := fixed[i]) is None else part, reverse=True)
+    boxes = [footprint(grid)[1] for grid in grids]
+    return {i: [j for j in order[:place] if _meet(boxes[i], boxes[j])] for place, i in enumerate(order)}
+
+
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes in longitude and latitude overlap; one that crosses the antimeridian may, in longitude."""
+    crosses = one[0] > one[2] or other[0] > other[2]
+    return one[1] < other[3] and other[1] < one[3] and (crosses or (one[0] < other[2] and other[0] < one[2]))
+
+
+def _known(blocks: Sequence[Blocks], grid: Grid, which: Sequence[int]) -> Parts:
+    """1 + the part that some scenes give each pixel of a grid (rows, cols), the largest of several; 0: none does."""
+    known = np.zeros(grid.shape, np.uint8)
+    for i in which:
+        known = np.maximum(known, blocks[i].on(grid) + np.uint8(1))  # ELSEWHERE wraps around to 0
+    return known
+
+
+def _most(pixels: npt.NDArray[Any], block_px: int) -> npt.NDArray[Any]:
+    """The largest value in each square (block rows, block cols)."""
+    rows, cols = (np.arange(0, n, block_px) for n in pixels.shape)
+    largest: npt.NDArray[Any] = np.maximum.reduceat(np.maximum.reduceat(pixels, rows, axis=0), cols, axis=1)
+    return largest
+
+
+def _deal(
+    labels: Sequence[Labels],
+    fixed: Sequence[int | None],
+    shared: Sequence[npt.NDArray[np.bool_]],
+    block_px: int,
+    shares: tuple[float, float, float],
+    classes: int,
+    seed: int,
+) -> list[Parts]:
+    """Parts of the squares of each scene; those that are `shared` with an earlier scene train for the time being."""
     counts = [_class_counts(scene, block_px, classes) for scene in labels]
     parts = [np.full(c.shape[:2], TRAIN if p is None else p, np.uint8) for c, p in zip(counts, fixed, strict=True)]
-    free = [(c.sum(-1) > 0) & (p is None) for c, p in zip(counts, fixed, strict=True)]
+    free = [(c.sum(-1) > 0) & (p is None) & ~s for c, p, s in zip(counts, fixed, shared, strict=True)]
     number = sum(int(f.sum()) for f in free)
     settled = np.zeros((3, classes))
     for count, given in zip(counts, fixed, strict=True):
@@ -115,7 +176,7 @@ def deal_blocks(
     return parts
 
 
-def _class_counts(labels: npt.NDArray[np.signedinteger[Any]], block_px: int, classes: int) -> npt.NDArray[np.int64]:
+def _class_counts(labels: Labels, block_px: int, classes: int) -> npt.NDArray[np.int64]:
     """Labelled pixels (block rows, block cols, classes)."""
     rows, cols = (-(-n // block_px) for n in labels.shape)
     row, col = np.nonzero(labels >= 0)

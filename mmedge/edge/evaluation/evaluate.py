@@ -83,7 +83,8 @@ def judge(
 ) -> Judged:
     """Map the labelled pixels of a scene with every set of the bundle's sensors; labels (rows, cols), -1 = none.
 
-    Sets of which the scene has no sensor leave every pixel unmapped. Raises SceneError where nothing is labelled.
+    Sets with a sensor that the scene lacks leave every pixel unmapped: it cannot say what they are worth. Raises
+    SceneError where nothing is labelled.
     """
     order, engines = engines.bundle.order, engines.fitted(scene.grid)
     known = labels >= 0
@@ -112,7 +113,7 @@ def _answers(
         mask: Valid = known[window.within(scene.grid.window)]
         return mask
 
-    if there.sources:
+    if set(availability) <= set(scene.sensors):
         for tile in predict(there, engines, region, Plan(threads=threads, cells=CELLS), keep=keep):
             where = tile.window.within(scene.grid.window)
             classes[where] = table[tile.classes]
@@ -121,11 +122,13 @@ def _answers(
 
 
 def trained_on(bundle: Bundle, grid: Grid) -> npt.NDArray[np.uint8]:
-    """Part of each pixel (rows, cols) in the bundle's training data, `ELSEWHERE` where it was not there."""
+    """Part of each pixel (rows, cols) in the bundle's training data, `ELSEWHERE` where it was not there.
+
+    Of several scenes the one that made most of it counts: what trained in one was not tested in another.
+    """
     parts = np.full(grid.shape, ELSEWHERE, np.uint8)
     for document in bundle.item["properties"].get("mmedge:training", {}).get("scenes", []):
-        found = Blocks.parse(document).on(grid)
-        parts = np.where(found != ELSEWHERE, found, parts)
+        parts = np.minimum(parts, Blocks.parse(document).on(grid))
     return parts
 
 
@@ -138,22 +141,21 @@ def unseen(labels: Labels, bundle: Bundle, grid: Grid) -> Labels:
 def report(judged: Judged, bundle: Bundle, etas: Sequence[float] = ()) -> dict[str, Any]:
     """Scores of every availability, their mean and worst, mixtures and the best-subset oracle. Ready for JSON."""
     number = len(bundle.classes)
-    confusions = {a: judged.confusion(a, number) for a in judged.answers}
-    rows = {
-        str(a): figures(c, judged.answers[a], judged.reference, bundle.classes)
-        for a, c in confusions.items()
-        if c.pixels
-    }
+    every = {a: judged.confusion(a, number) for a in judged.answers}
+    confusions = {a: c for a, c in every.items() if c.pixels}
+    if not confusions:
+        raise SceneError("no labelled pixel has a sensor of the model", hint=f"mmedge info SCENE -m {bundle.name}")
+    rows = {str(a): figures(c, judged.answers[a], judged.reference, bundle.classes) for a, c in confusions.items()}
     some = {k: [row[k] for row in rows.values()] for k in FIGURES}
     worst = {k: max(v) if k == "ece" else min(v) for k, v in some.items()}
-    full = max(judged.answers, key=len)
+    full = max(confusions, key=len)
     return {
         "availability": rows,
         "mean": {k: round(float(np.mean(v)), 4) for k, v in some.items()},
         "worst": worst,
         "mixture": {f"{eta:g}": _mixture(confusions, full, eta) for eta in etas},
-        "oracle_best_subset": {str(a): round(judged.best_subset(a), 4) for a in judged.answers if str(a) in rows},
-        "confusion": {str(a): c.counts.tolist() for a, c in confusions.items() if c.pixels},
+        "oracle_best_subset": {str(a): round(judged.best_subset(a), 4) for a in confusions},
+        "confusion": {str(a): c.counts.tolist() for a, c in confusions.items()},
     }
 
 
@@ -186,8 +188,8 @@ def _by_class(
 
 def _mixture(confusions: Mapping[Availability, Confusion], full: Availability, eta: float) -> dict[str, float]:
     """Expected accuracy where a share `eta` of the data lacks something, each incomplete set as often as another."""
-    incomplete = [c for a, c in confusions.items() if a != full and c.pixels]
-    share = confusions[full].counts / max(1, confusions[full].pixels) * (1 - eta if incomplete else 1)
+    incomplete = [c for a, c in confusions.items() if a != full]
+    share = confusions[full].counts / confusions[full].pixels * (1 - eta if incomplete else 1)
     for c in incomplete:
         share = share + eta / len(incomplete) * c.counts / c.pixels
     hit, rows, cols = np.diag(share), share.sum(1), share.sum(0)

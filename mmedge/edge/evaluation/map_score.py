@@ -14,7 +14,7 @@ from mmedge.bundle import LandClass
 from mmedge.edge.evaluation.area import Z95, AreaEstimate, estimate_area
 from mmedge.edge.evaluation.metrics import Confusion
 from mmedge.errors import SceneError, UsageError
-from mmedge.geo_io.ground import pixel_size_m
+from mmedge.geo_io.ground import pixel_area_m2
 from mmedge.geo_io.labels import (
     LabelFile,
     index_of,
@@ -28,6 +28,7 @@ from mmedge.geo_io.rasters.header import inspect_raster
 from mmedge.grid import Grid
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 def score_map(path: Path, labels: LabelFile, *, warn: Callable[[str], None]) -> dict[str, Any]:
@@ -37,14 +38,15 @@ def score_map(path: Path, labels: LabelFile, *, warn: Callable[[str], None]) -> 
     confidence intervals. A raster is no sample: it gives the figures of its pixels alone.
     """
     grid = inspect_raster(path).grid
-    classes = _classes(path, labels)
     with rasterio.open(path) as src:
+        if np.dtype(src.dtypes[0]).kind not in "iu":
+            raise UsageError(f"`{path}` is no map of classes", hint="mmedge evaluate MODEL --scene SCENE ...")
         codes, there = src.read(1), src.read_masks(1) > 0
+    classes = _classes(path, labels)
     mapped = np.full(codes.shape, -1, np.int16)
     for i, c in enumerate(classes):
         mapped[there & (codes == c.value)] = i
     number = len(classes)
-    pixels = np.bincount(mapped[mapped >= 0], minlength=number)
     if labels.vector:
         reference, found = _units(labels, grid, mapped, classes)
     else:
@@ -69,8 +71,9 @@ def score_map(path: Path, labels: LabelFile, *, warn: Callable[[str], None]) -> 
         "miou": round(confusion.mean_iou, 4),
     }
     if labels.vector:
-        width, height = pixel_size_m(grid)
-        document["area_adjusted"] = _areas(confusion, pixels, classes, width * height / 1e4, warn)
+        area = np.broadcast_to(pixel_area_m2(grid)[:, None] / 1e4, mapped.shape)
+        hectares = np.bincount(mapped[mapped >= 0], area[mapped >= 0], number).astype(np.float64)
+        document["area_adjusted"] = _areas(confusion, hectares, classes, warn)
     return document
 
 
@@ -91,33 +94,35 @@ def _units(
 def _classes(path: Path, labels: LabelFile) -> list[LandClass]:
     """The map's classes, and those that only the reference knows."""
     classes = list(legend_of([LabelFile(path=path)]))
+    with rasterio.open(path) as src:
+        names = src.tags()
     for value in values_of(labels):
         if index_of(value, classes) < 0:
             free = value if isinstance(value, int) else max(c.value for c in classes) + 1
-            classes.append(LandClass(free, str(value), (128, 128, 128)))
+            classes.append(LandClass(free, names.get(f"CLASS_{value}", str(value)), (128, 128, 128)))
     return classes
 
 
 def _areas(
-    confusion: Confusion, pixels: Ints, classes: Sequence[LandClass], pixel_ha: float, warn: Callable[[str], None]
+    confusion: Confusion, hectares: Floats, classes: Sequence[LandClass], warn: Callable[[str], None]
 ) -> dict[str, Any]:
     """Olofsson's estimates with 95 % intervals. Classes of the map with fewer than two units are left out, and said."""
     counts = confusion.counts.T.copy()  # rows are the map's strata there
-    poor = (pixels > 0) & (counts.sum(1) < 2)
+    poor = (hectares > 0) & (counts.sum(1) < 2)
     for i in np.flatnonzero(poor).tolist():
         warn(
-            f"class `{classes[i].name}` covers {pixels[i] / pixels.sum():.1%} of the map and has "
+            f"class `{classes[i].name}` covers {hectares[i] / hectares.sum():.1%} of the map and has "
             f"{counts[i].sum()} reference units, two are needed: areas and accuracies are those of the rest"
         )
-    counts[poor], strata = 0, np.where(poor, 0, pixels)
+    counts[poor], strata = 0, np.where(poor, 0, hectares)
     if not strata.any():
         raise UsageError("no class of the map has two reference units", hint="add reference points or polygons")
     found = estimate_area(counts, strata)
-    total = float(strata.sum()) * pixel_ha
+    total = float(strata.sum())
     return {
         "method": "Olofsson et al. 2014, stratified by the map's classes",
         "overall": _figure(found.overall, found.overall_se),
-        "classes": {c.name: _by_class(found, i, total, pixels[i] * pixel_ha) for i, c in enumerate(classes)},
+        "classes": {c.name: _by_class(found, i, total, hectares[i]) for i, c in enumerate(classes)},
     }
 
 

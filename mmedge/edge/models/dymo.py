@@ -225,7 +225,8 @@ class DyMo(EncoderNetwork):
         terms = {"token" if self.task == "map" else "task": _mean_loss(self.classify(cls), truth)}
         if self.task == "map":
             some = {m: f.kept(keep[:, self.sensors.index(m)]) for m, f in features.items()}
-            terms["task"] = F.cross_entropy(self._classes(cls, places, some), labels, ignore_index=-1)
+            answered = self._spread_out(mask.any(1, keepdim=True), places)[:, 0] > 0
+            terms["task"] = _mean_loss(self._classes(cls, places, some), torch.where(answered, labels, -1))
         projected = self.project(cls)
         self.prototypes.add(projected.detach(), truth)
         if self.prototypes.epochs >= self.config.warm_epochs:

@@ -222,7 +222,7 @@ class MaMOL(Network):
         return block.attend_near(x, bias, shape, self.config.reaches[layer])
 
     def _present(self, data: Maps) -> Tensor:
-        return torch.tensor([float(m in data) for m in SENSORS])
+        return torch.tensor([float(m in data) for m in SENSORS], device=self.psi.weight.device)
 
     def _seen(self, share: Maps) -> Tensor:
         """Which sensors each token has (B, L, sensors), 1 = at least half of its pixels are valid."""

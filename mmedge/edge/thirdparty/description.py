@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -105,12 +106,16 @@ def parse_description(told: Mapping[str, Any], *, name: str) -> Description:
     classes = _listed(told, "classes")
     if not classes:
         raise UsageError("no classes were named", hint="--classes water,trees,crops in the order of the outputs")
+    legend = tuple(_class(i, c) for i, c in enumerate(classes))
+    for what, of in (("value", [c.value for c in legend]), ("name", [c.name for c in legend])):
+        if len(set(of)) < len(of):
+            raise UsageError(f"two classes have the same {what}: {of}", hint="--classes water,trees,crops")
     return Description(
         name=str(told.get("name", name)),
         text=str(told.get("description", "")),
         license=str(told.get("license", "other")),
         inputs=tuple(_input(sensor_name(str(s)), fields, told.get("gsd_m")) for s, fields in inputs.items()),
-        classes=tuple(_class(i, c) for i, c in enumerate(classes)),
+        classes=legend,
         window_px=_whole(told.get("window_px"), "window_px"),
         step_px=_whole(told.get("step_px"), "step_px"),
     )
@@ -126,6 +131,8 @@ def _input(sensor: str, fields: Mapping[str, Any], gsd_m: Any) -> SensorInput:
         raise UsageError(f"`{sensor}` has no bands", hint=f"--bands {sensor}=B1,B2,...")
     mean = _each(fields.get("mean", 0.0), bands, f"{sensor}: mean")
     std = _each(fields.get("std", 1.0), bands, f"{sensor}: std")
+    if len(set(bands)) < len(bands):
+        raise UsageError(f"`{sensor}` has a band twice: {', '.join(bands)}", hint=f"--bands {sensor}=B1,B2,...")
     if min(std) <= 0:
         raise UsageError(f"`{sensor}`: std must be above 0", hint=f"--std {sensor}=...")
     return SensorInput(
@@ -142,7 +149,7 @@ def _gsd(value: Any) -> float:
         gsd_m = float(value)
     except (TypeError, ValueError):
         raise UsageError("how large are the network's pixels?", hint="--gsd 10 [metres]") from None
-    if gsd_m <= 0:
+    if not 0 < gsd_m < inf:
         raise UsageError(f"pixels of {gsd_m} m", hint="--gsd 10 [metres]")
     return gsd_m
 
@@ -153,6 +160,8 @@ def _each(value: Any, bands: tuple[str, ...], what: str) -> tuple[float, ...]:
         values = [float(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
     except (TypeError, ValueError):
         raise UsageError(f"{what}: `{value}` is not a number a band", hint="docs/bundles.md shows one") from None
+    if not all(map(isfinite, values)):
+        raise UsageError(f"{what}: `{value}` is not finite", hint="a number, or one a band")
     values = values * len(bands) if len(values) == 1 else values
     if len(values) != len(bands):
         raise UsageError(f"{what}: {len(values)} values for {len(bands)} bands", hint="one value, or one a band")

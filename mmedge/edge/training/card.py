@@ -12,10 +12,13 @@ import rasterio
 from rasterio.warp import transform_bounds
 
 from mmedge.bundle import LandClass, Tiling
+from mmedge.edge.evaluation.blocks import Blocks
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.facts import cost_of, scaling_of
 from mmedge.edge.training.item import bands_of, model_item
 from mmedge.edge.training.samples import CLASS_VALUES, OPTICAL, SAR
+from mmedge.edge.training.split import BLOCK_PX, part_of_pixels
+from mmedge.grid import Grid
 from mmedge.modality import Derive, Modality
 
 # Windows where attention reaches two tokens: it sees 32 px, and 40 with what terrain looks at. A halo of 16 px is not
@@ -123,11 +126,20 @@ def item(
             "mlm:pretrained": card.pretrained is not None,
             "mlm:pretrained_source": card.pretrained,
             "mlm:hyperparameters": json.loads(json.dumps(network.recipe)),
+            "mmedge:training": {"scenes": [training_of(folder) for folder in scenes]},
             "mmedge:accuracy": dict(accuracy),
             "mmedge:domain": dict(domain),
             "mmedge:cost": cost_of(network, tiling),
         },
     )
+
+
+def training_of(folder: Path) -> dict[str, Any]:
+    """Which squares of a training scene train, validate and test."""
+    with rasterio.open(folder / "LULC.tif") as src:
+        grid = Grid(src.height, src.width, tuple(src.transform)[:6], src.crs.to_wkt())
+    parts = part_of_pixels(folder.name)[::BLOCK_PX, ::BLOCK_PX]
+    return {"name": folder.name, **Blocks(grid=grid, block_px=BLOCK_PX, parts=parts).document()}
 
 
 def _box(path: Path) -> tuple[float, float, float, float]:

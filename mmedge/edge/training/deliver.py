@@ -34,10 +34,12 @@ from mmedge.modality import Availability
 
 PARITY = 1e-4  # of the largest logit: graphs against the eager network
 PARITY_WINDOWS = 2
-Warn = Callable[[str], None]
+Say = Callable[[str], None]
 
 
-def deliver(network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Warn) -> dict[str, Any]:
+def deliver(
+    network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say, say: Say
+) -> dict[str, Any]:
     """Write the bundle of a trained network, and return what it is worth: its scores.
 
     It takes the place of one of its name when all of it is there. Raises RuntimeError where a graph differs from the
@@ -50,7 +52,7 @@ def deliver(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
             shutil.rmtree(folder)
     part.mkdir(parents=True)
     try:
-        accuracy = _filled(part, network, task, config, best, warn=warn)
+        accuracy = _filled(part, network, task, config, best, warn=warn, say=say)
         if target.exists():
             target.replace(old)
         part.replace(target)
@@ -63,10 +65,11 @@ def deliver(network: Network, task: SceneTask, config: RunConfig, best: Scores, 
 
 
 def _filled(
-    folder: Path, network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Warn
+    folder: Path, network: Network, task: SceneTask, config: RunConfig, best: Scores, *, warn: Say, say: Say
 ) -> dict[str, Any]:
     """Everything that a bundle holds, into an empty folder; what it is worth."""
     scenes, tiling = task.scenes, widened(task.tiling)
+    say(f"exporting {2 * (2 ** len(network.sensors) - 1)} graphs")
     export_graphs(network, folder, tiling)
     if config.license_file:
         shutil.copyfile(config.license_file, folder / "LICENSE")
@@ -77,8 +80,10 @@ def _filled(
     write_model_json(folder, item, ROLES, fields)
     bundle = open_bundle(folder)
     engines = _engines(bundle)
+    say("comparing the graphs with the network")
     _check_parity(network, task, engines.resized(window_px=task.tiling.window_px, batch=PARITY_WINDOWS))
     accuracy: dict[str, Any] = {"validation": _rounded(best)}
+    say("scoring on the test squares")
     tested = _tested(engines, scenes, config)
     if tested is None:
         warn("no labelled pixel is left for a test: the bundle's scores are those of validation")
@@ -167,4 +172,4 @@ def _tested(engines: Engines, scenes: SceneSet, config: RunConfig) -> dict[str, 
 
 
 def _rounded(scores: Scores) -> Scores:
-    return {k: round(v, 4) for k, v in scores.items()}
+    return {k: round(v, 4) for k, v in scores.items() if k != "loss"}

@@ -73,8 +73,8 @@ def fit(
 ) -> Scores:
     """Train in place; afterwards `model` holds the averaged weights of the best validation. State goes to `folder`.
 
-    `report` gets a line a validation, `logged` all of them so far. Raises ValueError where `folder` holds a run of
-    another configuration.
+    `report` gets a line a validation, `logged` all of them so far, each with the mean loss since the one before. Raises
+    ValueError where `folder` holds a run of another configuration.
     """
     optimiser = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
@@ -82,6 +82,7 @@ def fit(
     run = _Run(model, optimiser, folder, config)
     run.load()
     model.train()
+    losses: list[Tensor] = []  # since the last validation
     while run.step < config.steps and run.stale < config.patience:
         _set_rate(optimiser, config, run.step)
         torch.manual_seed(config.seed * 1_000_003 + run.step)
@@ -93,15 +94,18 @@ def fit(
         nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
         optimiser.step()
         run.advance()
+        losses.append(loss.detach())
         progress(run.step, config.steps)
         if run.step % config.check_every == 0 or run.step == config.steps:
             with run.averaged():
                 model.eval()
                 scores = task.validate(model)
                 model.train()
-            run.record(scores)
+            mean = float(torch.stack(losses).mean())
+            losses.clear()
+            run.record({"loss": mean, **scores})
             logged(run.history)
-            report(f"step {run.step}: loss {loss.item():.3f} " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+            report(f"step {run.step}: loss {mean:.3f} " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     return run.restore_best()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mmedge.edge.training.draws import Draws, Ints, labels_at
 from mmedge.edge.training.missingness import patterns
 from mmedge.edge.training.samples import Arrays, Masks
 from mmedge.edge.training.scenes import SceneSet
+from mmedge.errors import UsageError
 
 Tensors = dict[str, Tensor]
 SHORTEST_EPOCH = 10
@@ -36,6 +37,14 @@ class SceneTask:
         pixels = sum(int((b.parts == TRAIN).sum()) * b.block_px**2 for b in scenes.blocks)
         self.epoch_steps = max(SHORTEST_EPOCH, pixels // (config.window_px**2 * config.fit.batch))
         self.windows = self._validation_windows()
+        if not self.windows:
+            raise UsageError("no square validates", hint="leave out `part` of a scene, or give one `part: validate`")
+        self.judged: Sequence[tuple[str, ...]] = patterns(scenes.sensors)
+
+    def begin_stage(self, network: Network, stage: int) -> None:
+        """A stage that trains on complete data is judged on them alone."""
+        complete = stage == 0 and network.stages > 1
+        self.judged = (self.scenes.sensors,) if complete else patterns(self.scenes.sensors)
 
     def loss(self, model: nn.Module, rng: np.random.Generator, step: int) -> Tensor:
         network = _network(model)
@@ -62,8 +71,8 @@ class SceneTask:
         return torch.stack(list(terms.values())).sum()
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Mean over the availabilities of accuracy and mean IoU; the accuracy of each."""
-        found = self.confusions(model)
+        """Mean over the availabilities of accuracy and mean IoU; the accuracy of each that some pixel has seen."""
+        found = {name: c for name, c in self.confusions(model).items() if c.pixels}
         accuracy = {name: c.overall_accuracy for name, c in found.items()}
         mean = float(np.mean(list(accuracy.values())))
         iou = float(np.mean([c.mean_iou for c in found.values()]))
@@ -74,7 +83,7 @@ class SceneTask:
         classes = len(self.scenes.classes)
         found: dict[str, Confusion] = {}
         for data, valid, labels in self.validation():
-            for present in patterns(self.scenes.sensors):
+            for present in self.judged:
                 with torch.no_grad():
                     logits = model({m: data[m] for m in present}, {m: valid[m] for m in present})
                 seen = torch.stack([valid[m][:, 0] for m in present]).any(0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmedge.bundle import LandClass
-from mmedge.edge.evaluation.blocks import PARTS, Blocks, deal_blocks
+from mmedge.edge.evaluation.blocks import PARTS, Blocks, deal_scenes
 from mmedge.edge.relief import derive
 from mmedge.edge.training.config import ClassConfig, RunConfig, SceneConfig, SensorConfig
 from mmedge.edge.training.samples import Arrays, LabelledScene, Masks, cut
@@ -18,10 +21,10 @@ from mmedge.errors import SceneError, UsageError
 from mmedge.geo_io.acquired import Acquisition, join_acquisitions
 from mmedge.geo_io.gather import SceneOptions
 from mmedge.geo_io.ground import gsd_m
-from mmedge.geo_io.labels import LabelFile, legend_of, read_labels
+from mmedge.geo_io.labels import LabelFile, Labels, legend_of, read_labels
 from mmedge.geo_io.location import locate
 from mmedge.geo_io.scene import Scene, open_scene
-from mmedge.grid import Window
+from mmedge.grid import Grid, Window
 from mmedge.modality import Modality, Unit
 
 READ_PX = 512
@@ -47,6 +50,18 @@ class SceneSet:
     @property
     def sensors(self) -> tuple[str, ...]:
         return tuple(m.name for m in self.modalities)
+
+    def digest(self) -> str:
+        """Of everything that training reads: pixels, labels and squares."""
+        found = hashlib.sha256()
+        for scene, blocks in zip(self.scenes, self.blocks, strict=True):
+            found.update(json.dumps(blocks.document()).encode())
+            arrays = {f"{kind}/{m}": x for kind in ("data", "valid") for m, x in getattr(scene, kind).items()}
+            for name, x in sorted({**arrays, "labels": scene.labels}.items()):
+                found.update(f"{name} {x.dtype} {x.shape}".encode())
+                for part in x:  # from the disk piece by piece
+                    found.update(np.ascontiguousarray(part).data)
+        return found.hexdigest()
 
     def windows(self, which: int, origins: npt.NDArray[np.int64], size: int) -> tuple[Arrays, Masks]:
         """Windows of one scene as `cut` gives them; a sensor that the scene lacks is invalid."""
@@ -130,42 +145,59 @@ def _sensors_of(config: RunConfig) -> tuple[SensorConfig, ...]:
     )
 
 
-def read_scenes(config: RunConfig, cache: Path, *, warn: Callable[[str], None]) -> SceneSet:
-    """Every scene of a complete configuration, copied to `cache` in model units, with its labels and squares."""
-    if config.sensors is None or config.classes is None:
-        raise ValueError("the configuration is not complete")
-    modalities = tuple(modality_of(s) for s in config.sensors)
-    classes = tuple(LandClass(c.value, c.name, _rgb(c.color)) for c in config.classes)
-    scenes, grids, files, acquired = [], [], [], []
-    for i, entry in enumerate(config.scenes):
-        with open_configured(entry, modalities) as scene:
-            for text in scene.warnings:
-                warn(text)
-            labels = read_labels(label_file(entry), scene.grid, classes)
-            if (labels < 0).all():
-                raise SceneError(
-                    f"no pixel of `{scene.name}` has a class of the run in `{entry.labels}`",
-                    hint=f"rio info {entry.labels}; do scene and labels overlap?",
-                )
-            folder = cache / f"{i}"
-            folder.mkdir(parents=True, exist_ok=True)
-            scenes.append(_copied(scene, labels, folder))
-            grids.append(scene.grid)
-            files.append(tuple(file.name for file in scene.files))
-            acquired += [source.info.acquired for source in scene.sources.values() if source.info.unit != "m"]
+def classes_of(config: RunConfig) -> tuple[LandClass, ...]:
+    """The classes of a complete configuration."""
+    return tuple(LandClass(c.value, c.name, _rgb(c.color)) for c in config.classes or ())
+
+
+def labels_of(entry: SceneConfig, scene: Scene, classes: Sequence[LandClass]) -> Labels:
+    """The labels of a scene on its grid. Raises SceneError where there are none."""
+    labels = read_labels(label_file(entry), scene.grid, classes)
+    if (labels < 0).all():
+        raise SceneError(
+            f"no pixel of `{scene.name}` has a class of the run in `{entry.labels}`",
+            hint=f"rio info {entry.labels}; do scene and labels overlap?",
+        )
+    return labels
+
+
+def split(
+    labels: Sequence[npt.NDArray[np.signedinteger[Any]]], grids: Sequence[Grid], config: RunConfig
+) -> tuple[list[Blocks], list[npt.NDArray[np.signedinteger[Any]]]]:
+    """The squares of each scene, and its labels that are left. Raises UsageError where there are too few squares."""
     fixed = [None if s.part is None else PARTS.index(s.part) for s in config.scenes]
-    block_px = config.split.block_px or _block_px(scenes, config.window_px)
+    block_px = config.split.block_px or _block_px(sum(x.size for x in labels), config.window_px)
     if block_px < config.window_px:
         raise UsageError(
             f"squares of {block_px} px hold no window of {config.window_px} px",
             hint="raise `block_px` or lower `window_px`",
         )
     seed = config.seed if config.split.seed is None else config.split.seed
-    parts = deal_blocks([s.labels for s in scenes], fixed, block_px, config.split.shares, len(classes), seed)
-    blocks = tuple(Blocks(grid=g, block_px=block_px, parts=p) for g, p in zip(grids, parts, strict=True))
+    return deal_scenes(labels, grids, fixed, block_px, config.split.shares, len(config.classes or ()), seed)
+
+
+def read_scenes(config: RunConfig, cache: Path, *, warn: Callable[[str], None]) -> SceneSet:
+    """Every scene of a complete configuration, copied to `cache` in model units, with its labels and squares."""
+    if config.sensors is None or config.classes is None:
+        raise ValueError("the configuration is not complete")
+    modalities = tuple(modality_of(s) for s in config.sensors)
+    classes = classes_of(config)
+    scenes, grids, files, acquired = [], [], [], []
+    for i, entry in enumerate(config.scenes):
+        with open_configured(entry, modalities) as scene:
+            for text in scene.warnings:
+                warn(text)
+            labels = labels_of(entry, scene, classes)
+            folder = cache / f"{i}"
+            folder.mkdir(parents=True, exist_ok=True)
+            scenes.append(_copied(scene, labels, folder))
+            grids.append(scene.grid)
+            files.append(tuple(file.name for file in scene.files))
+            acquired += [source.info.acquired for source in scene.sources.values() if source.info.unit != "m"]
+    blocks, left = split([s.labels for s in scenes], grids, config)
     return SceneSet(
-        scenes=tuple(scenes),
-        blocks=blocks,
+        scenes=tuple(replace(s, labels=some) for s, some in zip(scenes, left, strict=True)),
+        blocks=tuple(blocks),
         modalities=modalities,
         classes=classes,
         files=tuple(files),
@@ -193,9 +225,8 @@ def _copied(scene: Scene, labels: npt.NDArray[np.int16], folder: Path) -> Labell
     return LabelledScene(scene.name, data, valid, labels, scene.grid.origin_px)
 
 
-def _block_px(scenes: Sequence[LabelledScene], window_px: int) -> int:
+def _block_px(pixels: int, window_px: int) -> int:
     """A multiple of the window's side that leaves about `WANTED_BLOCKS` squares."""
-    pixels = sum(s.labels.size for s in scenes)
     return window_px * max(1, int((pixels / WANTED_BLOCKS) ** 0.5 / window_px))
 
 

@@ -27,9 +27,10 @@ from mmedge.edge.training.config import RunConfig, print_config
 from mmedge.edge.training.deliver import deliver
 from mmedge.edge.training.fit import FitConfig, Scores, fit
 from mmedge.edge.training.scene_task import SceneTask
-from mmedge.edge.training.scenes import SceneSet, complete, read_scenes
+from mmedge.edge.training.scenes import complete, modality_of, read_scenes
 from mmedge.edge.training.tiling import tiling_of
 from mmedge.errors import OutputError, UsageError
+from mmedge.modality import Modality
 
 SCENES = "scenes-"  # scenes laid out on disk, for the time of a run
 Say = Callable[[str], None]
@@ -38,9 +39,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(FitConfig):
-    """What a state on disk belongs to: the optimisation, and everything else that the run file says."""
+    """What a state on disk belongs to: the optimisation, everything else that the run file says, and the data."""
 
     run: dict[str, Any]
+    data: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ def train(
         torch.set_num_threads(config.fit.threads)
     with _processes() as (rank, device), tempfile.TemporaryDirectory(dir=run, prefix=SCENES) as cache:
         scenes = read_scenes(config, Path(cache), warn=warn)
-        network = _network(config, scenes)
+        network = network_of(config)
         derives = {m.derive for m in scenes.modalities if m.derive}
         tiling = tiling_of(network, config.window_px, config.halo_px, derives=derives)
         task = SceneTask(scenes, config, tiling, device)
@@ -94,7 +96,7 @@ def train(
         if rank:
             return None
         (run / "run.yaml").write_text(print_config(config), encoding="utf-8")
-        accuracy = deliver(network.cpu(), task, config, best, warn=warn)
+        accuracy = deliver(network.cpu(), task, config, best, warn=warn, say=say)
         return TrainRecord(folder=target, bundle=open_bundle(target), best=best, accuracy=accuracy)
 
 
@@ -124,27 +126,29 @@ def _processes() -> Iterator[tuple[int, torch.device]]:
         distributed.destroy_process_group()
 
 
-def _network(config: RunConfig, scenes: SceneSet) -> Network:
+def network_of(config: RunConfig) -> Network:
+    """The untrained network of a complete configuration; UsageError where there is no such one."""
+    modalities = [modality_of(s) for s in config.sensors or ()]
     torch.manual_seed(config.seed)
     network = build(
         {
             "method": config.network.method,
             "encoder": config.network.encoder,
-            "channels": {m.name: m.channels for m in scenes.modalities},
-            "classes": len(scenes.classes),
+            "channels": {m.name: m.channels for m in modalities},
+            "classes": len(config.classes or ()),
             "options": config.network.options,
             "encoder_options": config.network.encoder_options,
         }
     )
     if config.network.encoder == "galileo":
-        _adopt_shipped(network, scenes)
+        _adopt_shipped(network, modalities)
     return network
 
 
-def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
+def _adopt_shipped(network: Network, modalities: Sequence[Modality]) -> None:
     """Galileo's frozen weights, as the default bundle carries them."""
     known = {m.name: m for m in card.TERRA.modalities}
-    for mine in scenes.modalities:
+    for mine in modalities:
         theirs = known[mine.name]
         if (mine.bands, mine.unit, mine.derive) != (theirs.bands, theirs.unit, theirs.derive):
             raise UsageError(
@@ -158,10 +162,12 @@ def _adopt_shipped(network: Network, scenes: SceneSet) -> None:
 def fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, say: Say, progress: Progress) -> Scores:
     """Every stage of the network, trained or taken from the state on disk; then its last statistics."""
     fields = config.fit.model_dump(include=set(FitConfig.__dataclass_fields__))
-    options = RunOptions(**fields, seed=config.seed, run=config.model_dump(mode="json", exclude={"out"}))
+    said = config.model_dump(mode="json", exclude={"out"})
+    options = RunOptions(**fields, seed=config.seed, run=said, data=task.scenes.digest())
     best: Scores = {}
     for stage in range(network.stages):
         network.begin_stage(stage)
+        task.begin_stage(network, stage)
         folder = run / f"stage-{stage}"
         try:
             best = fit(
@@ -177,7 +183,7 @@ def fitted(network: Network, task: SceneTask, config: RunConfig, run: Path, *, s
             if "another configuration" not in str(err):
                 raise
             raise OutputError(
-                f"`{run}` holds the state of a run with other settings", hint=f"rm -r {run}, or change `name`"
+                f"`{run}` holds the state of a run with other settings or data", hint=f"rm -r {run}, or change `name`"
             ) from None
     with torch.no_grad():
         network.finish((d, v, y) for d, v, y in task.validation())

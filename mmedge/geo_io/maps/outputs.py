@@ -36,6 +36,8 @@ def plan_outputs(map_path: str | Path, *, probs: bool = False, json: bool = True
     Raises OutputError where `map_path` is not called `*.tif`.
     """
     path = Path(map_path)
+    if path.is_dir():
+        raise OutputError(f"`{path}` is a folder", hint=f"-o {path / 'map.tif'}")
     if path.suffix.lower() not in TIFF_SUFFIXES:
         raise OutputError(f"a map is a GeoTIFF, `{path.name}` is not one", hint=f"-o {path.with_suffix('.tif')}")
     beside = {key: path.with_name(f"{path.stem}_{key}{path.suffix}") for key in ("confidence", "sensors", "probs")}

@@ -29,21 +29,38 @@ def from_manifest(manifest: Manifest, files: dict[str, RasterFile]) -> list[Rast
 
 
 def with_names(bands: list[RasterBand], sensor: str | None, names: Mapping[str, Sequence[str]]) -> list[RasterBand]:
-    """Bands with the names that the user gave, else their own, else the file name's for single-band files."""
+    """Bands with the names that the user gave, else their own, else the file name's for single-band files.
+
+    In a file of several sensors (`sensor` None) those whose bands have no names are named sensor after sensor.
+    """
     given = {sensor_name(key): value for key, value in names.items()}
-    if sensor is None and len(given) == 1 and all(band.name is None for band in bands):
-        sensor = next(iter(given))
-    if sensor in given:
-        if len(given[sensor]) != len(bands):
-            raise UsageError(
-                f"`--bands {sensor}` names {len(given[sensor])} bands, the files hold {len(bands)}",
-                hint="name every band of the files, in their order",
-            )
-        return [band.named(sensor, band_name(name)) for band, name in zip(bands, given[sensor], strict=True)]
+    if sensor is None and given and all(band.name is None for band in bands):
+        return _in_order(bands, given)
     if sensor is None:
-        return bands
+        return [band for mine in _by_sensor(bands) for band in _in_order(mine, _only(given, mine[0].sensor))]
+    if sensor in given:
+        return _in_order(bands, _only(given, sensor))
     alone = {path for path in (b.path for b in bands) if sum(b.path == path for b in bands) == 1}
     return [_forced(band, sensor, alone=band.path in alone) for band in bands]
+
+
+def _by_sensor(bands: Sequence[RasterBand]) -> list[list[RasterBand]]:
+    return [[b for b in bands if b.sensor == sensor] for sensor in dict.fromkeys(band.sensor for band in bands)]
+
+
+def _only(given: Mapping[str, Sequence[str]], sensor: str | None) -> dict[str, Sequence[str]]:
+    return {sensor: given[sensor]} if sensor in given and sensor else {}
+
+
+def _in_order(bands: list[RasterBand], given: Mapping[str, Sequence[str]]) -> list[RasterBand]:
+    """Bands with the names that were given for all of them, sensor after sensor; as they are where none were."""
+    named = [(sensor, band_name(name)) for sensor, names in given.items() for name in names]
+    if named and len(named) != len(bands):
+        raise UsageError(
+            f"`--bands {' --bands '.join(given)}` names {len(named)} bands, the files hold {len(bands)}",
+            hint="name every band of the files, in their order",
+        )
+    return [band.named(*name) for band, name in zip(bands, named, strict=True)] if named else bands
 
 
 def _forced(band: RasterBand, sensor: str, *, alone: bool) -> RasterBand:
@@ -92,8 +109,8 @@ def match(modality: Modality, bands: Sequence[RasterBand]) -> list[RasterBand]:
         raise BandError(
             f"`{modality.name}` lacks {', '.join(missing)}: the model wants {', '.join(modality.bands)}, "
             f"found {listed(mine)}",
-            hint=f"name the bands, `--bands {modality.name}={','.join(modality.bands)}`, or leave the sensor out with "
-            "`--available`",
+            hint=f"name all bands of its files in their order, `--bands {modality.name}=...`, or leave the sensor out "
+            "with `--available`",
         )
     return chosen
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
@@ -45,7 +45,7 @@ class RasterReader:
         self._local = threading.local()
         self._handles: list[Any] = []
         self._lock = threading.Lock()
-        self._known: tuple[list[tuple[Any, ...]], list[int]] | None = None
+        self._known: tuple[list[tuple[Any, ...]], list[int], list[int]] | None = None
 
     def read(self, window: Window) -> tuple[Data, Valid]:
         """Scaled values (bands, rows, cols) float32 and valid (rows, cols) of a window inside the file.
@@ -109,7 +109,7 @@ class RasterReader:
         return data
 
     def _valid(self, ds: Any, raw: npt.NDArray[Any], where: RasterioWindow) -> Valid:
-        nodata, masked = self._marks(ds)
+        nodata, masked, alpha = self._marks(ds)
         usable: list[Valid] = []
         if raw.dtype.kind == "c":
             usable += [np.isfinite(values) & ~saturated(values) for values in raw]
@@ -121,15 +121,16 @@ class RasterReader:
         for values, bad in zip(raw, nodata, strict=True):
             usable += [values != value for value in bad if not clean or low <= value <= high]
         usable += [ds.read_masks(index, window=where) != 0 for index in masked]
+        usable += [ds.read(index, window=where) != 0 for index in alpha]
         if not usable:
             return np.ones(raw.shape[1:], bool)
         for mask in usable[1:]:
             usable[0] &= mask
         return usable[0]
 
-    def _marks(self, ds: Any) -> tuple[list[tuple[Any, ...]], list[int]]:
-        """Values that are invalid, band by band, and the bands to read a mask of. Asked once: it takes as long as a
-        read does.
+    def _marks(self, ds: Any) -> tuple[list[tuple[Any, ...]], list[int], list[int]]:
+        """Values that are invalid, band by band, the bands to read a mask of, and those that are a mask: GDAL takes
+        alpha for one in files of two or four bands without nodata alone. Asked once: it takes as long as a read does.
         """
         if self._known is None:
             kinds, nodata = ds.mask_flag_enums, ds.nodatavals
@@ -138,7 +139,9 @@ class RasterReader:
                 (*fill, *_nodata(nodata[index - 1], ds.dtypes[index - 1]))
                 for index, fill in zip(self._indexes, self._fill, strict=True)
             ]
-            self._known = bad, masked[:1]  # a mask of the data set is that of each of its bands
+            alpha = [i for i, kind in zip(ds.indexes, ds.colorinterp, strict=True) if kind == ColorInterp.alpha]
+            # A mask of the data set is that of each of its bands, and alpha where GDAL takes it for one.
+            self._known = bad, masked[:1], [] if masked else alpha
         return self._known
 
 

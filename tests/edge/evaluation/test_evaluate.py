@@ -133,3 +133,27 @@ def test_the_report_holds_every_figure(engines: Engines, judged: Judged, tmp_pat
     draw_confusions(tmp_path / "b.png", document["confusion"], document["classes"])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_scene_says_nothing_of_sensors_that_it_lacks(chile: Path, engines: Engines) -> None:
+    with open_scene(chile / "scene.tif", engines.bundle.modalities) as scene:
+        labels = read_labels(LabelFile(path=chile / "landcover.tif"), scene.grid, engines.bundle.classes)
+        labels[64:] = -1
+        both = judge(scene.only(("optical", "sar")), labels, engines, threads=1)
+        alone = judge(scene.only(("sar",)), labels, engines, threads=1)
+    assert list(report(both, engines.bundle)["availability"]) == ["optical", "sar", "optical+sar"]
+    document = report(alone, engines.bundle, [0.3])
+    assert list(document["availability"]) == ["sar"]
+    assert document["mixture"]["0.3"]["oa"] == document["availability"]["sar"]["oa"]
+    pooled = report(both + alone, engines.bundle)["availability"]
+    assert pooled["sar"]["pixels"] == 2 * pooled["optical"]["pixels"]
+
+
+@pytest.mark.parametrize("name", ["mamol-terra", "mamol-conv"])
+def test_bundles_that_ship_say_what_trained_them(chile: Path, name: str) -> None:
+    bundle = open_bundle(name)
+    with open_scene(chile / "scene.tif", bundle.modalities) as scene:
+        kept = unseen(np.zeros(scene.grid.shape, np.int16), bundle, scene.grid)
+    assert (kept == 0).sum() == 5 * 56**2
+    assert (kept[:56, :56] == 0).all()
+    assert (kept[:56, 56:168] == -1).all()

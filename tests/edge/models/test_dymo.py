@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -249,3 +250,20 @@ def test_the_oracle_is_at_least_as_sure_of_the_truth() -> None:
     sure, plain = (x.softmax(-1).gather(1, truth[:, None]) for x in (best, chosen))
     assert (sure >= plain - 1e-6).all()
     assert best.shape[1] == CLASSES
+
+
+@pytest.mark.parametrize("encoder", ["unet", "vit"])
+def test_where_nothing_is_seen_no_class_is_asked_for(encoder: str) -> None:
+    network = small("dymo", encoder)
+    data, valid = windows(batch=1)
+    valid["sar"][..., :16, :] = False
+    sar = torch.tensor([[False, True, False]])
+    half, whole, none = labels("map", 1), labels("map", 1), torch.full((1, SIDE, SIDE), -1)
+    half[:, :16] = -1
+    for subset, some in ((sar, half), (~sar & False, none)):
+        torch.manual_seed(0)
+        network.config = replace(network.config, subsets=1)
+        found, expected = (network.losses(data, valid, y, subset) for y in (whole, some))
+        assert found["task"] == expected["task"]
+        assert found["token"] == expected["token"]
+    assert found["task"] == 0

@@ -244,3 +244,12 @@ def test_operations_per_output_pixel(model: MaMOL, present: tuple[str, ...], bud
     with FlopCounterMode(display=False) as counter:
         model(data, valid, uniform=True)
     assert counter.get_total_flops() / CORE_PX <= budget * 1000
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_no_tensor_is_made_on_another_device(uniform: bool) -> None:
+    """On `meta`, which every machine has, as on a GPU."""
+    model = MaMOL(CONFIG).to("meta")
+    data, valid = windows(("sar",))
+    on_meta = [{m: x.to("meta") for m, x in maps.items()} for maps in (data, valid)]
+    assert model(*on_meta, uniform=uniform).shape == (2, CONFIG.classes, 64, 64)

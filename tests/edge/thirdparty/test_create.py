@@ -186,6 +186,12 @@ def test_what_a_deepness_model_says_of_itself_is_enough(tmp_path: Path) -> None:
         ({"inputs": {"optical": 3}}, "bundle create"),
         ({"inputs": {"optical": {**OPTICAL, "bands": -1}}}, "bundle create"),
         ({"classes": -1}, "bundle create"),
+        ({"classes": ["a", "a", "b"]}, "--classes"),
+        ({"classes": [{"name": "a", "value": 1}, {"name": "b", "value": 1}, "c"]}, "--classes"),
+        ({"gsd_m": float("nan")}, "--gsd"),
+        ({"inputs": {"optical": {**OPTICAL, "std": [float("nan")]}}}, "a number"),
+        ({"inputs": {"optical": {**OPTICAL, "fill": float("inf")}}}, "a number"),
+        ({"inputs": {"optical": {**OPTICAL, "bands": ["B02", "B02", "B04", "B08"]}}}, "--bands"),
     ],
 )
 def test_what_is_missing_or_wrong_is_said(network: Path, tmp_path: Path, changes: dict[str, Any], hint: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from labelled_scenes import MODALITIES as SENSORS
 from labelled_scenes import SIZE, config, scenes
 
 torch = pytest.importorskip("torch")
@@ -24,7 +25,9 @@ from mmedge.edge.training.scene_task import SceneTask  # noqa: E402
 from mmedge.edge.training.scenes import SceneSet  # noqa: E402
 from mmedge.edge.training.tiling import tiling_of  # noqa: E402
 from mmedge.edge.training.train import fitted  # noqa: E402
+from mmedge.errors import UsageError  # noqa: E402
 
+MODALITIES = {m.name for m in SENSORS}
 FIT = FitConfig(steps=12, check_every=6, learning_rate=0.02)
 TILING = Tiling(kind="attention", window_px=SIZE, halo_px=4, align_px=24, token_px=2)
 
@@ -143,3 +146,42 @@ def test_every_kind_of_method_goes_through_its_stages(method: str, tmp_path: Pat
     for sensors in patterns(model.sensors):
         logits = model({m: data[m] for m in sensors}, {m: valid[m] for m in sensors})
         assert logits.isfinite().all()
+
+
+def test_a_split_without_validation_is_refused() -> None:
+    made = scenes()
+    blocks = tuple(replace(b, parts=np.where(b.parts == VALIDATE, 0, b.parts).astype(np.uint8)) for b in made.blocks)
+    with pytest.raises(UsageError, match="no square validates"):
+        task(replace(made, blocks=blocks))
+
+
+def test_what_no_pixel_has_seen_has_no_score() -> None:
+    made = scenes()
+    told = tuple(replace(s, data={m: x for m, x in s.data.items() if m != "sar"}) for s in made.scenes)
+    scores = task(replace(made, scenes=told)).validate(network("dropout").eval())
+    assert "sar" not in scores
+    assert scores["accuracy"] == pytest.approx(np.mean([v for k, v in scores.items() if "+" in k or k in MODALITIES]))
+
+
+def test_a_stage_on_complete_data_is_judged_on_them() -> None:
+    work, model = task(scenes()), network("mamol")
+    work.begin_stage(model, 0)
+    assert set(work.confusions(model.eval())) == {"optical+elevation+sar"}
+    work.begin_stage(model, 1)
+    assert len(work.confusions(model.eval())) == 7
+
+
+def test_the_digest_is_that_of_all_that_training_reads() -> None:
+    made = scenes()
+    first = made.scenes[0]
+    blocks = replace(made.blocks[0], parts=made.blocks[0].parts[::-1])
+    changed = [
+        made,
+        replace(made, scenes=(replace(first, labels=first.labels + 0), *made.scenes[1:])),
+        replace(made, scenes=(replace(first, labels=first.labels[::-1]), *made.scenes[1:])),
+        replace(made, scenes=(replace(first, data={**first.data, "sar": first.data["sar"] + 1}), *made.scenes[1:])),
+        replace(made, blocks=(blocks, *made.blocks[1:])),
+    ]
+    digests = [m.digest() for m in changed]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
