@@ -1,6 +1,7 @@
 """How much a windowed read costs over rasterio's own read of the same bytes, and how often a strip is unpacked.
 
-    python -m benchmarks.reads --out docs/results/reads.json
+    python -m benchmarks.reads --out docs/results/reads.json    # measures
+    python -m benchmarks.reads --page                           # writes the figures into docs/sensors/alignment.md
 
 Files of 4096 x 4096 pixels are made of the example, mirrored: 4 bands of uint16 with a nodata value, 2 of float32; in
 DEFLATE tiles of 512, DEFLATE strips and plain strips. Windows are those of `mmedge infer` (400 pixels, 16 of them
@@ -16,10 +17,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -43,6 +46,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "strips, plain": {"tiled": False, "compress": None},
 }
 WANTED_RATIO = 1.2
+RESULTS, PAGE = Path("docs/results/reads.json"), Path("docs/sensors/alignment.md")
+BEGIN, END = "<!-- reads: benchmarks/reads.py -->", "<!-- end of reads -->"
 
 
 def mirrored(source: Path, target: Path, bands: list[int], side: int, *, rows: int = 0, **layout: Any) -> Path:
@@ -129,10 +134,43 @@ def times_read(folder: Path, layout: str) -> float:
             return round((bytes_read() - before) / path.stat().st_size, 2)
 
 
+def block() -> str:
+    """What the page says of the stored figures, both markers included."""
+    stored = json.loads(RESULTS.read_text())
+    plain = stored["reads"].pop("strips, plain, uint16")
+    ratios = [read["ratio"] for read in stored["reads"].values()]
+    strips, tiles = (stored["times_read"][layout] for layout in ("strips, DEFLATE", "tiles, DEFLATE"))
+    text = (
+        f"A scene 8,192 pixels wide is read {strips:.1f} times in strips (the rest is what opening it left in the "
+        f"cache) and {tiles:.1f} times in tiles of 512. A read takes {min(ratios):.2f} to {max(ratios):.2f} times what "
+        f"rasterio takes for the same bytes; {plain['ratio']:.2f} times for uncompressed 16-bit integers in strips, "
+        f"where the conversion to float32 counts most ({plain['ratio_to_float32']:.2f} times rasterio's own read as "
+        f"float32). {stored['machine']['cpu']}, processor seconds, the machine busy with other work "
+        "([figures](../results/reads.json), `python -m benchmarks.reads`)."
+    )
+    return "\n".join([BEGIN, fill(text, 120, break_long_words=False, break_on_hyphens=False), END])
+
+
+def write_page(*, check: bool) -> None:
+    """The page with the stored figures; or, to check, an exit where it has others."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    made = before + block() + rest.partition(END)[2]
+    if check:
+        sys.exit(f"stale: {PAGE}; run `python -m benchmarks.reads --page`" if made != text else 0)
+    PAGE.write_text(made, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the stored figures")
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the page is stale")
+    args = parser.parse_args()
+    if args.page or args.check:
+        write_page(check=args.check)
+        return
+    out = args.out
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
