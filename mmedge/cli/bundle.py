@@ -71,6 +71,9 @@ def create(
     """Wrap a third party's ONNX network into a bundle; its receptive field and stride are measured.
 
     Example: mmedge bundle create unet.onnx -o unet --bands optical=B02,B03,B04,B08 --classes water,trees,crops --gsd 10
+
+    A file of --describe, in YAML: `inputs: {optical: {bands: [B02, B03, B04, B08], mean: 0.1, std: 0.05}}`, `classes:
+    [water, trees, {value: 3, name: crops, color: 33a02c}]`, `gsd_m: 10`.
     """
     from mmedge.extras import need
 

@@ -33,6 +33,7 @@ KEYS = {
     "step_px",
 }
 INPUT_KEYS = {"tensor", "bands", "unit", "mean", "std", "fill"}
+SHOWN = "`mmedge bundle create --help` shows how it is said"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +71,11 @@ def read_description(path: Path) -> dict[str, Any]:
     except OSError as err:
         raise UsageError(f"cannot read `{path}`: {err.strerror}", hint="--describe FILE.yaml") from None
     except ValueError as err:
-        raise UsageError(f"`{path}` is not JSON: {err}", hint="docs/bundles.md shows one") from None
+        raise UsageError(f"`{path}` is not JSON: {err}", hint=SHOWN) from None
     except need("yaml").YAMLError as err:
-        raise UsageError(f"`{path}` is not YAML: {err}", hint="docs/bundles.md shows one") from None
+        raise UsageError(f"`{path}` is not YAML: {err}", hint=SHOWN) from None
     if not isinstance(found, dict):
-        raise UsageError(f"`{path}` holds no mapping", hint="docs/bundles.md shows one")
+        raise UsageError(f"`{path}` holds no mapping", hint=SHOWN)
     return found
 
 
@@ -159,7 +160,7 @@ def _each(value: Any, bands: tuple[str, ...], what: str) -> tuple[float, ...]:
     try:
         values = [float(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
     except (TypeError, ValueError):
-        raise UsageError(f"{what}: `{value}` is not a number a band", hint="docs/bundles.md shows one") from None
+        raise UsageError(f"{what}: `{value}` is not a number a band", hint=SHOWN) from None
     if not all(map(isfinite, values)):
         raise UsageError(f"{what}: `{value}` is not finite", hint="a number, or one a band")
     values = values * len(bands) if len(values) == 1 else values
@@ -179,7 +180,7 @@ def _class(index: int, told: Any) -> LandClass:
     except ValueError:
         raise UsageError(f"`{color}` is no colour", hint="six hexadecimal digits, such as 1f78b4") from None
     if value is None or not 0 <= value < 255 or not fields.get("name"):
-        raise UsageError(f"class {index} needs a name, and a value from 0 to 254", hint="docs/bundles.md shows one")
+        raise UsageError(f"class {index} needs a name, and a value from 0 to 254", hint=SHOWN)
     return LandClass(value, str(fields["name"]), (red, green, blue))
 
 
@@ -202,11 +203,11 @@ def _whole(value: Any, what: str) -> int | None:
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise UsageError(f"{what}: `{value}` is no whole number", hint="docs/bundles.md shows one") from None
+        raise UsageError(f"{what}: `{value}` is no whole number", hint=SHOWN) from None
 
 
 def _known(fields: Mapping[str, Any], keys: set[str], what: str) -> None:
     if not isinstance(fields, Mapping):
-        raise UsageError(f"{what} is no mapping", hint="docs/bundles.md shows one")
+        raise UsageError(f"{what} is no mapping", hint=SHOWN)
     if unknown := sorted(set(map(str, fields)) - keys):
         raise UsageError(f"{what} has no field `{unknown[0]}`", hint=f"known are {', '.join(sorted(keys))}")
