@@ -1,6 +1,6 @@
 """How far `mmedge infer` is from its floor, in one run on one machine.
 
-    python -m benchmarks.infer --side 5000 --out docs/results/infer.json
+    python -m benchmarks.infer --side 5000 --out infer.json
 
 Three figures: `mmedge --help`, `mmedge infer` on the example (both as whole processes, median of five), and end to end
 on the example mirrored to side x side pixels against the bare session: the same graphs on the same number of real
@@ -124,14 +124,15 @@ def main() -> None:
             record = infer(scene, f"{folder}/map.tif", model=args.model, precision=args.precision, threads=threads)
         after, _ = bare_session(scene, args.model, threads=threads, precision=args.precision)
     floor, total = (before + after) / 2, spent.seconds
+    said = {"side": args.side, "model": Path(args.model).name, "precision": args.precision, "threads": args.threads}
     result: dict[str, Any] = {
         "schema": "mmedge.benchmark.infer/1",
-        "command": "python -m benchmarks.infer " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m benchmarks.infer", *(f"--{flag} {value}" for flag, value in said.items())]),
         "machine": facts,
         "help_s": round(help_s, 3),
         "example_s": round(example_s, 2),
         "side_px": args.side,
-        "model": args.model,
+        "model": said["model"],
         "precision": args.precision,
         "windows": windows,
         "end_to_end_s": round(total[0], 2),
