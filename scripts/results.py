@@ -98,7 +98,10 @@ def world(rows: list[Row]) -> str:
 
 def seeds(rows: list[Row]) -> str:
     """How many seeds each method was run with, in scene."""
-    return ", ".join(f"{len(find(rows, k, None))} ({KINDS[k]})" for k in ("trees", "dropout", "mamol"))
+    runs = {kind: len(find(rows, kind, None)) for kind in ("trees", "dropout", "mamol")}
+    if len(set(runs.values())) == 1:
+        return f"{runs['trees']} seeds each"
+    return ", ".join(f"{number} ({KINDS[kind]})" for kind, number in runs.items()) + " seeds"
 
 
 def spread(values: list[float]) -> Row:
@@ -229,7 +232,7 @@ could get one from these data. On the test blocks of the example scene, which no
 
 {chile(rows)}
 
-Mean ± standard deviation over {seeds(rows)} seeds. On this scene boosted trees are better than the networks, and radar
+Mean ± standard deviation over {seeds(rows)}. On this scene boosted trees are better than the networks, and radar
 alone is worse than naming the largest class everywhere: what is shown here is the path, not a land-cover product. All
 availabilities, mIoU, leave-one-scene-out and world-wide pixels are in
 [docs/results/default_model.md](docs/results/default_model.md); `mmedge info mamol-terra` prints the shipped weights'
