@@ -104,7 +104,7 @@ def page(document: dict[str, Any]) -> str:
             "swaths, dead lines, voids; the same pixels for both bundles and both ways). The failed pixels are either "
             "marked invalid, as mmedge reads them, or zeros (of reflectance, dB, metres) that pass for data, as where "
             f"a scene is filled and stacked. Mean ± standard deviation over {seeds} seeds of where the failure lies; "
-            "the weights are one seed's. Networks run eagerly in float32, which the graphs equal to 1e-4."
+            "the weights are one seed's. Networks run eagerly in float32, which the graphs match to 1e-4."
         ),
         "![Accuracy against the share of failed pixels](robustness.svg)",
         wrapped(
