@@ -143,13 +143,13 @@ def test_a_server_that_never_works_is_an_error_that_names_the_url(server: Server
 def test_a_header_that_never_comes_is_given_up_in_time(
     server: Server, chile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "6")
+    monkeypatch.setenv("GDAL_HTTP_TIMEOUT", "15")
     monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
     local = served(server, chile / "sar.tif", "hang.tif")
     start = time.monotonic()
     with pytest.raises(SceneError, match=r"did not show its header within 0\.5 s"):
         inspect_raster(locate(server.url("hang", local.name)), timeout_s=0.5)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # not when the server's time is up
 
 
 def test_a_server_that_dies_between_header_and_pixels(server: Server, chile: Path) -> None:

@@ -6,6 +6,7 @@ import collections
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -80,26 +81,25 @@ def test_radar_that_unpacks_to_gigabytes_is_read_by_window(shared_data: Path) ->
     assert grd.strip_bytes == (2 * 26102,)
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_what_is_no_file_is_refused_unopened(tmp_path: Path) -> None:
+    """Opened, the pipe would wait for a writer: the error would be another one, or the test's timeout."""
     pipe = tmp_path / "pipe.tif"
     os.mkfifo(pipe)
-    start = time.monotonic()
     for path in (pipe, Path("/dev/zero")):
         with pytest.raises(SceneError, match="no regular file"):
             open_scene(path)
-    assert time.monotonic() - start < 1
 
 
 def test_work_that_hangs_is_given_up_and_work_that_fails_says_how() -> None:
-    start = time.monotonic()
+    given_up = threading.Event()  # work that was waited for would hang until the test's timeout
     with pytest.raises(SceneError, match=r"`x.tif` did not show its header within 0\.2 s"):
-        within(0.2, lambda: time.sleep(5), "x.tif")
-    assert time.monotonic() - start < 1
-    assert within(5, lambda: 7, "x.tif") == 7
+        within(0.2, given_up.wait, "x.tif")
+    given_up.set()
+    assert within(30, lambda: 7, "x.tif") == 7
     with pytest.raises(ZeroDivisionError):
-        within(5, lambda: 1 / 0, "x.tif")
+        within(30, lambda: 1 / 0, "x.tif")
     with pytest.raises(TimeoutError, match="mine"):
-        within(5, lambda: (_ for _ in ()).throw(TimeoutError("mine")), "x.tif")
+        within(30, lambda: (_ for _ in ()).throw(TimeoutError("mine")), "x.tif")
 
 
 def test_a_hanging_header_does_not_keep_the_process(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -495,7 +494,6 @@ sys.exit(99)
 @pytest.mark.parametrize("limit", [500_000, 2_400_000, 5_000_000])
 def test_a_full_disk_fails_and_leaves_nothing(tmp_path: Path, limit: int) -> None:
     """A limit on the size of files fails writes as a full disk does: in the raw part, its overviews, or the COG."""
-    started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", FILL_THE_DISK, str(tmp_path / "m.tif"), str(limit)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
@@ -504,4 +502,3 @@ def test_a_full_disk_fails_and_leaves_nothing(tmp_path: Path, limit: int) -> Non
     )
     assert done.returncode == 2, done.stderr.decode()
     assert names(tmp_path) == []
-    assert time.monotonic() - started < 60
