@@ -14,7 +14,6 @@ from mmedge.edge.evaluation.metrics import Confusion
 
 FIT_PIXELS = 120_000
 AROUND_PX = 7
-AT_ONCE = 100
 
 
 def score_trees(benchmark: Benchmark, split: Split, present: Sequence[str], seed: int) -> Confusion:
