@@ -45,7 +45,10 @@ def create(
         list[str] | None,
         typer.Option("--mean", metavar="SENSOR=M1,M2,...", help="The network sees (x - mean) / std."),
     ] = None,
-    std: Annotated[list[str] | None, typer.Option("--std", metavar="SENSOR=S1,S2,...")] = None,
+    std: Annotated[
+        list[str] | None,
+        typer.Option("--std", metavar="SENSOR=S1,S2,...", help="As --mean: one value, or one a band."),
+    ] = None,
     fill: Annotated[
         list[str] | None,
         typer.Option("--fill", metavar="SENSOR=F1,F2,...", help="What invalid pixels become. Default: the mean."),

@@ -24,7 +24,9 @@ def run(
     first: Annotated[
         str, typer.Option("--first", metavar="BACKEND:PRECISION", help="What the other is judged by.")
     ] = "openvino:fp32",
-    second: Annotated[str, typer.Option("--second", metavar="BACKEND:PRECISION")] = "onnxruntime:fp32",
+    second: Annotated[
+        str, typer.Option("--second", metavar="BACKEND:PRECISION", help="What is judged.")
+    ] = "onnxruntime:fp32",
     available: o.Available = None,
     layers: Annotated[bool, typer.Option("--layers", help="Every layer too, the worst first (in OpenVINO).")] = False,
     windows: Annotated[int, typer.Option("--windows", min=1, help="At most, for each graph.")] = 64,
