@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 import rasterio
 
 from mmedge.bundle import Bundle, builtin_bundles, open_bundle
+from mmedge.edge.device import cpu_flags
 from mmedge.edge.infer import infer
-from mmedge.edge.runtime.session import GraphKey, stored_graph
+from mmedge.edge.parity import real_batches
+from mmedge.edge.runtime.open import open_runtime
+from mmedge.edge.runtime.session import Engines, GraphKey, stored_graph
+from mmedge.geo_io.scene import open_scene
 from mmedge.modality import Availability
 
 LARGEST_BYTES = 30_000_000
@@ -63,3 +68,19 @@ def test_the_int8_map_is_that_of_fp32(bundle: Bundle, chile: Path, tmp_path: Pat
     agreement = (maps[0] == maps[1]).mean()
     assert 0.95 <= agreement < 1
     assert np.array_equal(maps[0] == 255, maps[1] == 255)
+
+
+def test_the_batch_changes_next_to_no_int8_class(bundle: Bundle, chile: Path) -> None:
+    """OpenVINO chooses int8 kernels by shape and CPU: with AVX2 alone the logits were the same bit for bit."""
+    tiling = replace(bundle.tiling, window_px=min(bundle.tiling.window_px, 128))  # the example has one window of 640
+    small, radar = replace(bundle, tiling=tiling), Availability.of(("sar",), bundle.order)
+    with open_scene(chile / "scene.tif", bundle.modalities) as scene:
+        batch = next(real_batches(scene, small, radar, size=6))
+    runtime, made = open_runtime("openvino", precision="int8", threads=1)[0], []
+    for size in (6, 1):
+        session = Engines(small, runtime, batch=size).session(batch.key)
+        parts = [{name: data[i : i + size] for name, data in batch.feeds.items()} for i in range(0, 6, size)]
+        made.append(np.concatenate([session.run(feeds).copy() for feeds in parts]))
+    assert (made[0].argmax(axis=1) == made[1].argmax(axis=1)).mean() > 0.999
+    if cpu_flags() == ["avx2"]:
+        np.testing.assert_array_equal(made[0], made[1])
