@@ -186,14 +186,14 @@ def _class(index: int, told: Any) -> LandClass:
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise UsageError(f"{what} is no mapping: {value!r}", hint="mmedge bundle create --help")
+        raise UsageError(f"{what} is no mapping: {value!r}", hint=SHOWN)
     return value
 
 
 def _listed(fields: Mapping[str, Any], key: str) -> Sequence[Any]:
     value = fields.get(key) or ()
     if not isinstance(value, (list, tuple)):
-        raise UsageError(f"`{key}` is no list: {value!r}", hint=f"--{key}; mmedge bundle create --help")
+        raise UsageError(f"`{key}` is no list: {value!r}", hint=SHOWN)
     return value
 
 
