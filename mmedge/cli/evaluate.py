@@ -213,20 +213,16 @@ def _oracle(bundle: Bundle, scene: Scene, known: Labels, console: Console) -> di
 
 
 def _write(paths: dict[str, Path], document: dict[str, Any], pictures: dict[str, Any], console: Console) -> None:
-    """All files under other names first, then renamed, the JSON last."""
+    """All files or none, the JSON last."""
     from mmedge.edge.evaluation.report import draw_confusions, markdown
+    from mmedge.files import written_together
 
-    parts = {kind: path.with_name(f"{path.name}.part") for kind, path in paths.items()}
-    try:
+    if not find_spec("matplotlib"):
+        console.note("note: no pictures without matplotlib: pip install 'mmedge[report]'")
+        paths = {kind: path for kind, path in paths.items() if kind != "png"}
+    with written_together(list(paths.values())) as found:
+        parts = dict(zip(paths, found, strict=True))
         parts["json"].write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         parts["md"].write_text(markdown(document), encoding="utf-8")
-        if find_spec("matplotlib"):
+        if "png" in parts:
             draw_confusions(parts["png"], pictures, document["classes"])
-        else:
-            console.note("note: no pictures without matplotlib: pip install 'mmedge[report]'")
-        for kind, path in paths.items():
-            if parts[kind].exists():
-                parts[kind].replace(path)
-    finally:
-        for path in parts.values():
-            path.unlink(missing_ok=True)

@@ -37,9 +37,9 @@ from mmedge.edge.stream import timed
 from mmedge.edge.strips import Strips
 from mmedge.edge.tune import tuned
 from mmedge.errors import SceneError
+from mmedge.files import part_of
 from mmedge.geo_io.location import Location, locate
 from mmedge.geo_io.maps.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.maps.outputs import part_of
 from mmedge.geo_io.maps.publication import finish_killed
 from mmedge.geo_io.maps.quicklook import write_quicklook
 from mmedge.geo_io.maps.stac import InputFile, map_item, write_item

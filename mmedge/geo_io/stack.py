@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
 from mmedge.errors import OutputError
+from mmedge.files import written_whole
 from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.grid import Grid, Window
@@ -24,21 +25,13 @@ UNIT_TAG = {"reflectance": "1", "dB": "dB", "m": "m", "raw": ""}
 
 
 def stack(scene: Scene, output: Path, *, overwrite: bool = False) -> None:
-    """Write a scene as one tiled GeoTIFF on its reference grid. Whole or not at all: `*.part`, fsync, rename."""
+    """Write a scene as one tiled GeoTIFF on its reference grid. Whole or not at all."""
     if output.exists() and not overwrite:
         raise OutputError(f"`{output}` exists already", hint="add --overwrite, or name another with -o")
     if not output.parent.is_dir():
         raise OutputError(f"no such folder: `{output.parent}`", hint=f"mkdir -p {output.parent}")
-    part = output.with_name(output.name + ".part")
-    try:
+    with written_whole(output, also=(RasterioError,)) as part:
         _write(scene, part)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, output)
-    except OSError as err:
-        raise OutputError(f"cannot write `{output}`: {err}", hint="choose another folder with -o") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _write(scene: Scene, part: Path) -> None:

@@ -30,7 +30,7 @@ from mmedge.edge.request import Request
 from mmedge.edge.runtime.session import Engines
 from mmedge.edge.strips import Strip, Strips
 from mmedge.errors import MMEdgeError, OutputError, ReadError, SceneError
-from mmedge.geo_io.maps.outputs import part_of
+from mmedge.files import part_of
 
 PROGRESS_S = 0.2
 

@@ -17,6 +17,7 @@ from typing import Any
 from mmedge.bundle import Bundle
 from mmedge.edge.runtime.session import GraphKey, stored_graph
 from mmedge.errors import MachineError
+from mmedge.files import written_together
 
 SCHEMA = "mmedge.engine/1"
 PORTABLE = "portable"
@@ -133,10 +134,9 @@ def write_engine(folder: Path, key: EngineKey, plan: bytes, facts: Mapping[str, 
     folder.mkdir(parents=True, exist_ok=True)
     path = engine_path(folder, key)
     sidecar = {"key": asdict(key), "plan_sha256": hashlib.sha256(plan).hexdigest(), **facts}
-    for target, content in ((path.with_suffix(".json"), json.dumps(sidecar, indent=1).encode()), (path, plan)):
-        part = target.with_name(target.name + ".part")
-        part.write_bytes(content)
-        part.replace(target)
+    with written_together([path.with_suffix(".json"), path]) as (facts_part, plan_part):
+        facts_part.write_text(json.dumps(sidecar, indent=1))
+        plan_part.write_bytes(plan)
     return path
 
 

@@ -17,6 +17,7 @@ from rasterio.windows import Window as FileWindow
 
 import mmedge
 from mmedge.errors import BandError, OutputError, ReadError, SceneError, UsageError
+from mmedge.files import written_whole
 from mmedge.geo_io.failures.injection import CAUSES, Array, Cause, Failure, Levels
 from mmedge.geo_io.failures.simulate import draw
 from mmedge.grid import Window
@@ -70,7 +71,7 @@ def simulate_failure(
             "seed": seed,
             "declared": failure.declared,
         }
-        with _part(target) as part:
+        with written_whole(target, also=(RasterioError,)) as part:
             lost = _copy(scene, part, bands, failure, block_px, record)
     return record | {"lost": lost}
 
@@ -92,21 +93,6 @@ def _open(path: Path) -> Iterator[Any]:
         raise SceneError(f"cannot open `{path}` as GeoTIFF: {err}", hint=f"mmedge info {path}") from None
     with scene:
         yield scene
-
-
-@contextmanager
-def _part(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to: it becomes `target` at the end, and goes away where something fails."""
-    part = target.with_name(target.name + ".part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except (OSError, RasterioError) as err:
-        raise OutputError(f"cannot write `{target}`: {err}", hint=f"df -h {target.parent}") from err
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _bands(scene: Any, sensor: str) -> list[int]:

@@ -7,17 +7,14 @@ touched: their checksums are known to the batch that wrote them.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mmedge.errors import OutputError, UsageError
+from mmedge.files import written_together
 from mmedge.geo_io.maps.mosaic import mosaics
-from mmedge.geo_io.maps.outputs import part_of
-from mmedge.geo_io.maps.publication import publish
 from mmedge.geo_io.maps.stac import EXTENSIONS, SCHEMA, STAC_VERSION
 
 NAME = "collection.json"
@@ -47,18 +44,11 @@ def write_catalog(folder: Path, *, name: str = "maps", overwrite: bool = False) 
     for path in targets:
         if not overwrite and path.exists():
             raise OutputError(f"output `{path}` exists already", hint="--overwrite replaces it")
-    try:
-        for path, text in zip(targets, texts.values(), strict=True):
-            part_of(path).write_text(text, encoding="utf-8", newline="\n")
-        publish(targets)
-        for path in stale if overwrite else ():
-            path.unlink()
-    except OSError as err:
-        raise OutputError(f"cannot write in `{folder}`: {err.strerror}", hint="free disk space, or the right") from err
-    finally:
-        for path in targets:
-            with suppress(OSError):
-                os.unlink(part_of(path))
+    with written_together(targets) as parts:
+        for part, text in zip(parts, texts.values(), strict=True):
+            part.write_text(text, encoding="utf-8", newline="\n")
+    for path in stale if overwrite else ():
+        path.unlink()
     return targets
 
 

@@ -22,10 +22,11 @@ from rasterio.windows import Window as RasterioWindow
 
 from mmedge.bundle import LandClass
 from mmedge.errors import GeoreferenceError, OutputError
+from mmedge.files import publish
 from mmedge.geo_io.ground import pixel_area_m2
 from mmedge.geo_io.maps.outputs import Outputs, refuse_existing
 from mmedge.geo_io.maps.products import CACHE_BYTES, SENSORS_NODATA, Product, compress, create_raw, plan_layers
-from mmedge.geo_io.maps.publication import claimed, publish
+from mmedge.geo_io.maps.publication import claimed
 from mmedge.grid import Grid, Window
 
 UInt8 = npt.NDArray[np.uint8]

@@ -77,11 +77,6 @@ def _refuse_inputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
                 raise OutputError(f"output `{path}` is an input of this run", hint="-o another_map.tif")
 
 
-def part_of(path: Path) -> Path:
-    """Where a file is written until its set is published."""
-    return path.with_name(path.name + ".part")
-
-
 def raw_part_of(path: Path) -> Path:
     """Where the tiles of a raster are gathered before the pass that compresses them."""
     return path.with_name(path.name + ".raw.part")

@@ -30,7 +30,8 @@ from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 
 from mmedge.bundle import LandClass
-from mmedge.geo_io.maps.outputs import Outputs, part_of, raw_part_of
+from mmedge.files import part_of
+from mmedge.geo_io.maps.outputs import Outputs, raw_part_of
 from mmedge.grid import Grid
 
 Product = Literal["confidence", "sensors", "probs", "map"]

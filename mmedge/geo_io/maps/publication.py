@@ -1,26 +1,22 @@
 """The files of one map appear all or none, and one run at a time writes them.
 
-Every file is written beside its final name as `<name>.part` and renamed when the whole set is complete, the map last.
-A killed process leaves only `*.part` files, which the next run for the same target removes; one that was killed between
-two renames had done its work, and the next run does the other renames.
+They are written and renamed as `mmedge.files` says, the map last. A killed process leaves only `*.part` files, which
+the next run for the same target removes; one that was killed between two renames had done its work, and the next run
+does the other renames.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from mmedge.bundle import checksum
 from mmedge.errors import OutputError
-from mmedge.geo_io.maps.outputs import Outputs, part_of, plan_outputs, raw_part_of
-
-
-def _kept_part_of(path: Path) -> Path:
-    return path.with_name(path.name + ".old.part")
+from mmedge.files import kept_part_of, part_of, publish
+from mmedge.geo_io.maps.outputs import Outputs, plan_outputs, raw_part_of
 
 
 def _lock_of(outputs: Outputs) -> Path:
@@ -93,36 +89,8 @@ def remove_parts(outputs: Outputs) -> None:
 def _remove_written(outputs: Outputs) -> None:
     everything = plan_outputs(outputs.map, probs=True)
     for path in {*everything.paths, *outputs.paths}:
-        for part in (part_of(path), raw_part_of(path), _kept_part_of(path)):
+        for part in (part_of(path), raw_part_of(path), kept_part_of(path)):
             part.unlink(missing_ok=True)
-
-
-def publish(targets: Sequence[Path]) -> None:
-    """Give the parts of `targets` their final names, in this order. All or none.
-
-    What already stands under a final name is kept aside until the last rename, and put back if one fails. Raises
-    ValueError where a part was never written.
-    """
-    for target in targets:
-        if not part_of(target).is_file():
-            raise ValueError(f"`{target.name}` was planned, but nobody wrote its part")
-    for target in targets:
-        _sync(part_of(target))
-    begun: list[Path] = []
-    try:
-        for target in targets:
-            _keep(target)
-        for target in targets:
-            begun.append(target)
-            os.replace(part_of(target), target)
-    except BaseException:
-        for target in begun:
-            _put_back(target)
-        raise
-    finally:
-        for target in targets:
-            _kept_part_of(target).unlink(missing_ok=True)
-    _sync_folder(targets[-1].parent)
 
 
 def finish_publication(targets: Sequence[Path], checksums: Mapping[str, str]) -> bool:
@@ -135,7 +103,7 @@ def finish_publication(targets: Sequence[Path], checksums: Mapping[str, str]) ->
     if not all(_is(part_of(target), checksums[target.name]) for target in left):
         return False
     for target in targets:
-        _kept_part_of(target).unlink(missing_ok=True)
+        kept_part_of(target).unlink(missing_ok=True)
     if left:
         publish(left)
     return True
@@ -143,38 +111,3 @@ def finish_publication(targets: Sequence[Path], checksums: Mapping[str, str]) ->
 
 def _is(path: Path, expected: str) -> bool:
     return path.is_file() and checksum(path) == expected
-
-
-def _keep(target: Path) -> None:
-    """A second name for a file that is to be replaced, so that its first one is never without a file."""
-    if not target.exists():
-        return
-    try:
-        os.link(target, _kept_part_of(target))
-    except OSError:  # file systems without hard links (exFAT, some network mounts)
-        shutil.copy2(target, _kept_part_of(target))
-
-
-def _put_back(target: Path) -> None:
-    if part_of(target).exists():
-        return  # was not renamed
-    if _kept_part_of(target).exists():
-        os.replace(_kept_part_of(target), target)
-    else:
-        target.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames durable; only POSIX systems can open a folder."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,11 +17,12 @@ from rasterio.crs import CRS
 from mmedge import __version__
 from mmedge.bundle import LandClass, checksum
 from mmedge.errors import GeoreferenceError
+from mmedge.files import part_of
 from mmedge.geo_io.acquired import Acquisition, rfc3339
 from mmedge.geo_io.acquired import acquisition_date as acquisition_date
 from mmedge.geo_io.ground import footprint, pixel_size_m
 from mmedge.geo_io.maps.mapwriter import MapCounts
-from mmedge.geo_io.maps.outputs import Outputs, part_of
+from mmedge.geo_io.maps.outputs import Outputs
 from mmedge.geo_io.maps.products import CONFIDENCE_NODATA, PROBS_NODATA, PROBS_STEPS, SENSORS_NODATA
 from mmedge.grid import Grid
 from mmedge.modality import Availability

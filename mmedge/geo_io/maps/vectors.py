@@ -23,9 +23,8 @@ from rasterio.features import shapes, sieve
 
 from mmedge.errors import GeoreferenceError, OutputError, SceneError, UsageError
 from mmedge.extras import need
+from mmedge.files import part_of, written_whole
 from mmedge.geo_io.ground import gsd_m, pixel_area_m2
-from mmedge.geo_io.maps.outputs import part_of
-from mmedge.geo_io.maps.publication import publish
 from mmedge.grid import Grid
 
 CHUNK = 20_000  # polygons written at once
@@ -175,18 +174,14 @@ def _published(target: Path) -> Iterator[Path]:
     """The part that is written; it gets its final name where the block ends well. No time of writing is stored."""
     import pyogrio
 
-    part = part_of(target)
+    failures = (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError)
     kept = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
     try:
-        part.unlink(missing_ok=True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), written_whole(target, also=failures) as part:
             warnings.filterwarnings("ignore", ".*extension should be", RuntimeWarning)  # it is a part
             yield part
-        publish([target])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError, OSError) as err:
-        raise OutputError(f"cannot write `{target}`: {err}", hint="free disk space, or -o elsewhere") from err
     finally:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": kept})
-        for path in (part, part.with_name(part.name + "-journal")):
-            path.unlink(missing_ok=True)
+        journal = part_of(target).with_name(f"{target.name}.part-journal")
+        journal.unlink(missing_ok=True)

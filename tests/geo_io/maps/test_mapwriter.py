@@ -21,9 +21,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from mmedge.bundle import LandClass
 from mmedge.errors import OutputError
+from mmedge.files import part_of
 from mmedge.geo_io.maps.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.maps.outputs import Outputs, part_of, plan_outputs, raw_part_of, refuse_existing
-from mmedge.geo_io.maps.publication import finish_killed, publish
+from mmedge.geo_io.maps.outputs import Outputs, plan_outputs, raw_part_of, refuse_existing
+from mmedge.geo_io.maps.publication import finish_killed
 from mmedge.grid import Grid, Window
 
 LEGEND = (
@@ -355,38 +356,6 @@ def test_previous_outputs_survive_a_failed_overwrite(tmp_path: Path) -> None:
     write_map(tmp_path, grid, pixels_of(grid, seed=2), [grid.window], overwrite=True)
     np.testing.assert_array_equal(read(outputs.map)[0], pixels_of(grid, seed=2)["map"])
     assert len(names(tmp_path)) == 4
-
-
-@pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_a_rename_that_fails_half_way_rolls_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, error: type[BaseException]
-) -> None:
-    """The operating system refuses the third of four renames; two have been done by then."""
-    targets = [tmp_path / name for name in ("a", "b", "c", "map")]
-    for target in targets:
-        part_of(target).write_bytes(b"new")
-    for target in (targets[0], targets[2], targets[3]):
-        target.write_bytes(b"old")
-    replace, done = os.replace, []
-
-    def third_fails(source: Path, target: Path) -> None:
-        done.append(target.name)
-        if len(done) == 3:
-            raise error("refused")
-        replace(source, target)
-
-    def refuse(*_: object) -> None:
-        raise OSError("no hard links here")
-
-    monkeypatch.setattr(os, "replace", third_fails)
-    if not links:
-        monkeypatch.setattr(os, "link", refuse)
-    with pytest.raises(error, match="refused"):
-        publish(targets)
-    assert done[:3] == ["a", "b", "c"]
-    assert [t.read_bytes() if t.exists() else None for t in targets] == [b"old", None, b"old", b"old"]
-    assert [name for name in names(tmp_path) if name.endswith(".old.part")] == []
 
 
 WRITE_AND_WAIT = """

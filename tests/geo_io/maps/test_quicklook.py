@@ -12,8 +12,9 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from mmedge.bundle import LandClass
+from mmedge.files import part_of
 from mmedge.geo_io.maps.mapwriter import MapWriter
-from mmedge.geo_io.maps.outputs import part_of, plan_outputs
+from mmedge.geo_io.maps.outputs import plan_outputs
 from mmedge.geo_io.maps.quicklook import length_label, percent, round_length, write_quicklook
 from mmedge.grid import Grid
 

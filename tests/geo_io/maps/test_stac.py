@@ -21,10 +21,11 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
 from mmedge.bundle import LandClass
+from mmedge.files import part_of
 from mmedge.geo_io.acquired import Acquisition, parse_acquisition
 from mmedge.geo_io.ground import footprint, pixel_size_m
 from mmedge.geo_io.maps.mapwriter import MapCounts, MapWriter
-from mmedge.geo_io.maps.outputs import Outputs, part_of, plan_outputs
+from mmedge.geo_io.maps.outputs import Outputs, plan_outputs
 from mmedge.geo_io.maps.quicklook import write_quicklook
 from mmedge.geo_io.maps.stac import EXTENSIONS, InputFile, Provenance, map_item, write_item
 from mmedge.grid import Grid
