@@ -17,6 +17,23 @@ from mmedge.errors import OutputError
 Errors = tuple[type[Exception], ...]
 
 
+def refuse_unwritable(targets: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise OutputError where files cannot be written: before any work starts, touching nothing."""
+    for target in targets:
+        folder = target.parent
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise OutputError(f"cannot write `{target}`: `{folder}` {what}", hint=f"mkdir -p {folder}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write `{target}`: no right to write in `{folder}`", hint=f"ls -ld {folder}")
+        if target.is_dir():
+            raise OutputError(f"output `{target}` is a folder", hint=f"name a file: {target / 'NAME'}")
+        if not overwrite and os.path.lexists(target):
+            raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, or name another")
+    if len(set(targets)) < len(targets):
+        raise OutputError("one file is to be two outputs", hint="give each a name of its own")
+
+
 @contextmanager
 def written_whole(target: Path, *, also: Errors = ()) -> Iterator[Path]:
     """The part to write inside the block: it becomes `target` at the end, and goes away where something fails.
@@ -36,7 +53,8 @@ def written_together(targets: Sequence[Path], *, also: Errors = ()) -> Iterator[
         for path in (*parts, *map(kept_part_of, targets)):
             path.unlink(missing_ok=True)  # of a run that was killed
         yield parts
-        publish(targets)
+        if targets:
+            publish(targets)
     except failures as err:
         folder = targets[-1].absolute().parent
         reason = getattr(err, "strerror", None) or err

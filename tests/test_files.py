@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmedge.errors import OutputError
-from mmedge.files import kept_part_of, part_of, publish, written_together, written_whole
+from mmedge.files import kept_part_of, part_of, publish, refuse_unwritable, written_together, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -52,6 +52,27 @@ def test_what_fails_inside_leaves_the_old_file_alone(
         assert "Errno" not in str(caught.value)
         assert str(tmp_path) in caught.value.hint
     assert (target.read_text(), names(tmp_path)) == ("old", ["a.json"])
+
+
+@pytest.mark.parametrize(
+    ("where", "overwrite", "said"),
+    [
+        ("no/a.json", True, "`.*no` does not exist"),
+        ("file/a.json", True, "`.*file` is not a folder"),
+        ("folder", True, "is a folder"),
+        ("file", False, "exists already"),
+        ("link", False, "exists already"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path: Path, where: str, overwrite: bool, said: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputError, match=said) as caught:
+        refuse_unwritable([tmp_path / "new", tmp_path / where], overwrite=overwrite)
+    assert caught.value.hint
+    refuse_unwritable([tmp_path / "new", tmp_path / "file"], overwrite=True)
+    assert names(tmp_path) == ["file", "folder", "link"]
 
 
 @pytest.mark.parametrize("where", ["no/a.json", "file/a.json", "folder"])

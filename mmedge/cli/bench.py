@@ -66,11 +66,10 @@ def run(
     from mmedge.edge.bench.run import BenchOptions, bench
     from mmedge.edge.request import Request
     from mmedge.edge.runtime.open import BACKENDS
-    from mmedge.errors import OutputError
+    from mmedge.files import refuse_unwritable, written_together
 
-    for path in (output, html, text):
-        if path is not None and path.exists() and not overwrite:
-            raise OutputError(f"`{path}` exists already", hint="--overwrite replaces it")
+    outputs = [path for path in (output, html, text) if path is not None]
+    refuse_unwritable(outputs, overwrite=overwrite)
     bundle = open_bundle(model)
     backends, precisions = o.commas([backend]), o.commas([precision])
     if matrix:
@@ -91,14 +90,12 @@ def run(
         idle_s=idle,
     )
     report = bench(bundle, options, scene=request if place else None, say=console.note)
-    for path, content in (
-        (output, json.dumps(report, indent=1) + "\n"),
-        (html, page(report)),
-        (text, markdown(report)),
-    ):
-        if path is not None:
-            path.write_text(content, encoding="utf-8")
-    console.data(report, markdown(report), as_json=as_json)
+    table = markdown(report)
+    contents = {output: json.dumps(report, indent=1) + "\n", html: page(report), text: table}
+    with written_together(outputs) as parts:
+        for path, part in zip(outputs, parts, strict=True):
+            part.write_text(contents[path], encoding="utf-8")
+    console.data(report, table, as_json=as_json)
     return 1 if all("error" in row for row in report["rows"]) else 0
 
 

@@ -11,7 +11,7 @@ import typer
 
 from mmedge.cli import options as o
 from mmedge.cli.console import Console
-from mmedge.errors import OutputError, UsageError
+from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
     from mmedge.bundle import Bundle
@@ -112,13 +112,11 @@ def _shares(values: list[str]) -> list[float]:
 
 
 def _outputs(target: Path, *, overwrite: bool) -> dict[str, Path]:
-    """JSON, Markdown and picture; refused before any work where one of them exists."""
+    """JSON, Markdown and picture; refused before any work where one of them cannot be written."""
+    from mmedge.files import refuse_unwritable
+
     paths = {kind: target.with_suffix(f".{kind}") for kind in ("md", "png", "json")}
-    for path in paths.values():
-        if path.exists() and not overwrite:
-            raise OutputError(f"output `{path}` exists already", hint="--overwrite replaces it, -o names another")
-    if not target.absolute().parent.is_dir():
-        raise OutputError(f"`{target.parent}` is no folder", hint=f"mkdir -p {target.parent}")
+    refuse_unwritable(list(paths.values()), overwrite=overwrite)
     return paths
 
 

@@ -11,8 +11,7 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window as RasterioWindow
 
-from mmedge.errors import OutputError
-from mmedge.files import written_whole
+from mmedge.files import refuse_unwritable, written_whole
 from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
 from mmedge.grid import Grid, Window
@@ -26,10 +25,7 @@ UNIT_TAG = {"reflectance": "1", "dB": "dB", "m": "m", "raw": ""}
 
 def stack(scene: Scene, output: Path, *, overwrite: bool = False) -> None:
     """Write a scene as one tiled GeoTIFF on its reference grid. Whole or not at all."""
-    if output.exists() and not overwrite:
-        raise OutputError(f"`{output}` exists already", hint="add --overwrite, or name another with -o")
-    if not output.parent.is_dir():
-        raise OutputError(f"no such folder: `{output.parent}`", hint=f"mkdir -p {output.parent}")
+    refuse_unwritable([output], overwrite=overwrite)
     with written_whole(output, also=(RasterioError,)) as part:
         _write(scene, part)
 

@@ -156,7 +156,7 @@ def test_a_mask_a_failure_and_a_filter_are_in_the_record_and_in_the_map(
         (["frobnicate"], 2, "No such command"),
         (["info"], 2, "nothing to describe"),
         (["stack"], 2, "no scene given"),
-        (["stack", "--source", "sar={chile}/sar.tif", "-o", "no/scene.tif"], 2, "no such folder"),
+        (["stack", "--source", "sar={chile}/sar.tif", "-o", "no/scene.tif"], 2, "`no` does not exist"),
     ],
 )
 def test_mistakes_give_one_line_a_hint_and_the_right_exit_code(

@@ -55,7 +55,7 @@ def test_an_existing_scene_is_kept_and_a_failure_leaves_nothing(chile: Path, tmp
     with open_scene(chile / "scene.tif") as scene:
         with pytest.raises(OutputError, match="exists already"):
             stack(scene, tmp_path / "scene.tif")
-        with pytest.raises(OutputError, match="no such folder"):
+        with pytest.raises(OutputError, match="does not exist"):
             stack(scene, tmp_path / "no" / "scene.tif")
         assert (tmp_path / "scene.tif").read_text() == "mine"
         stack(scene, tmp_path / "scene.tif", overwrite=True)

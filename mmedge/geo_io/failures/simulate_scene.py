@@ -17,7 +17,7 @@ from rasterio.windows import Window as FileWindow
 
 import mmedge
 from mmedge.errors import BandError, OutputError, ReadError, SceneError, UsageError
-from mmedge.files import written_whole
+from mmedge.files import refuse_unwritable, written_whole
 from mmedge.geo_io.failures.injection import CAUSES, Array, Cause, Failure, Levels
 from mmedge.geo_io.failures.simulate import draw
 from mmedge.grid import Window
@@ -79,10 +79,7 @@ def simulate_failure(
 def _refuse(source: Path, target: Path, overwrite: bool) -> None:
     if target.exists() and source.exists() and target.samefile(source):
         raise OutputError(f"`{target}` is the input", hint="mmedge simulate-failure SCENE -o OTHER.tif")
-    if target.exists() and not overwrite:
-        raise OutputError(f"`{target}` exists already", hint="mmedge simulate-failure ... --overwrite")
-    if not target.parent.is_dir():
-        raise OutputError(f"folder `{target.parent}` does not exist", hint=f"mkdir -p {target.parent}")
+    refuse_unwritable([target], overwrite=overwrite)
 
 
 @contextmanager

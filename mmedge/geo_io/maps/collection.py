@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmedge.errors import OutputError, UsageError
-from mmedge.files import written_together
+from mmedge.errors import UsageError
+from mmedge.files import refuse_unwritable, written_together
 from mmedge.geo_io.maps.mosaic import mosaics
 from mmedge.geo_io.maps.stac import EXTENSIONS, SCHEMA, STAC_VERSION
 
@@ -41,9 +41,7 @@ def write_catalog(folder: Path, *, name: str = "maps", overwrite: bool = False) 
     texts = {**rasters, NAME: _text(collection(items, name=name, rasters=tuple(rasters)))}
     targets = tuple(folder / file for file in texts)
     stale = [path for path in folder.glob("mosaic_*.vrt") if path not in targets]
-    for path in targets:
-        if not overwrite and path.exists():
-            raise OutputError(f"output `{path}` exists already", hint="--overwrite replaces it")
+    refuse_unwritable(targets, overwrite=overwrite)
     with written_together(targets) as parts:
         for part, text in zip(parts, texts.values(), strict=True):
             part.write_text(text, encoding="utf-8", newline="\n")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmedge.errors import OutputError
+from mmedge.files import refuse_unwritable
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -56,18 +56,8 @@ def refuse_existing(outputs: Outputs, *, overwrite: bool, inputs: Iterable[str |
 
     An output that exists needs `overwrite`; an output that is one of `inputs` is refused always.
     """
-    folder = outputs.map.parent
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise OutputError(f"cannot write `{outputs.map}`: `{folder}` {what}", hint=f"mkdir -p {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write `{outputs.map}`: no right to write in `{folder}`", hint="-o FOLDER/map.tif")
     _refuse_inputs(outputs, [Path(path) for path in inputs])
-    for path in outputs.paths:
-        if path.is_dir():
-            raise OutputError(f"output `{path}` is a folder", hint="-o another_map.tif")
-        if not overwrite and os.path.lexists(path):
-            raise OutputError(f"output `{path}` exists already", hint="--overwrite replaces it, -o names another")
+    refuse_unwritable(outputs.paths, overwrite=overwrite)
 
 
 def _refuse_inputs(outputs: Outputs, inputs: Sequence[Path]) -> None:

@@ -23,7 +23,7 @@ from rasterio.features import shapes, sieve
 
 from mmedge.errors import GeoreferenceError, OutputError, SceneError, UsageError
 from mmedge.extras import need
-from mmedge.files import part_of, written_whole
+from mmedge.files import part_of, refuse_unwritable, written_whole
 from mmedge.geo_io.ground import gsd_m, pixel_area_m2
 from mmedge.grid import Grid
 
@@ -102,10 +102,7 @@ def plan_polygons(source: Path, output: str | Path | None, *, overwrite: bool) -
     target = Path(output) if output else Path(f"{source.stem}.gpkg")
     if target.suffix.lower() != ".gpkg":
         raise OutputError(f"polygons go to a GeoPackage, `{target.name}` is not one", hint=f"-o {target.stem}.gpkg")
-    if not target.parent.is_dir():
-        raise OutputError(f"no such folder: `{target.parent}`", hint=f"mkdir -p {target.parent}")
-    if target.exists() and not overwrite:
-        raise OutputError(f"output `{target}` exists already", hint="--overwrite replaces it, -o names another")
+    refuse_unwritable([target], overwrite=overwrite)
     return target
 
 

@@ -115,6 +115,28 @@ def test_mistakes_are_said(small: Path, wrong: list[str], capsys: pytest.Capture
     assert "hint:" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (["-o", "nosuch/b.json"], "`nosuch` does not exist"),
+        (["--html", ".", "--overwrite"], "output `.` is a folder"),
+        (["-o", "b", "--markdown", "b"], "one file is to be two outputs"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_measured(
+    small: Path,
+    written: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["bench", str(small), "--count", "1000000000", *written]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interval_holds_the_ratio_that_the_data_were_made_with() -> None:
     held = 0
     for seed in range(40):

@@ -129,7 +129,7 @@ def test_what_is_no_map_is_refused(chile: Path, made: Path, tmp_path: Path, caps
         ([str(chile / "scene.tif"), "-o", str(tmp_path / "a.gpkg")], "names no classes"),
         ([str(tmp_path / "gone.tif"), "-o", str(tmp_path / "a.gpkg")], "no such file"),
         ([str(made), "-o", str(tmp_path / "a.shp")], "polygons go to a GeoPackage"),
-        ([str(made), "-o", str(tmp_path / "no" / "a.gpkg")], "no such folder"),
+        ([str(made), "-o", str(tmp_path / "no" / "a.gpkg")], "does not exist"),
     ):
         assert run(["vectorize", *told]) == 2
         assert why in capsys.readouterr().err
