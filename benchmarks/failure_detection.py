@@ -23,7 +23,8 @@ import rasterio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mmedge.geo_io.failure import CAUSES, Kind, clipped_complex, detect, survey
+from mmedge.geo_io.failure import Kind, clipped_complex, detect, survey
+from mmedge.geo_io.failures.causes import DETECTED
 from mmedge.geo_io.failures.clouds import cloud_shapes
 from mmedge.geo_io.failures.simulate import inject
 
@@ -247,7 +248,7 @@ def cut_borders(data: Path) -> list[dict[str, Any]]:
 
 def clouds_taken_for(data: Path) -> dict[str, float]:
     """Share of real cloud pixels, declared invalid, that each cause claims; the reason given would be wrong."""
-    claimed, total = dict.fromkeys(CAUSES, 0), 0
+    claimed, total = dict.fromkeys(DETECTED, 0), 0
     path = next(iter(sorted((data / "open/terramesh").glob("*/S2L2A.tif"))))
     pixels = load(path)[0][:, :101, :100].astype(np.float32)
     for shape in cloud_shapes():

@@ -31,7 +31,8 @@ from mmedge.edge.models.network import Network
 from mmedge.edge.training.samples import CLASS_VALUES, LabelledScene, read_scene
 from mmedge.edge.training.score import score_scene
 from mmedge.edge.training.split import BLOCKS, TEST, part_of_pixels
-from mmedge.geo_io.failures.injection import Cause, Levels
+from mmedge.geo_io.failures.causes import Cause
+from mmedge.geo_io.failures.injection import Levels
 from mmedge.geo_io.failures.simulate import draw
 from mmedge.grid import Window
 

@@ -11,7 +11,7 @@ from mmedge.cli import options as o
 from mmedge.cli.console import Console
 
 if TYPE_CHECKING:
-    from mmedge.geo_io.failures.simulate import Cause
+    from mmedge.geo_io.failures.causes import Cause
 
 NAME = "simulate-failure"
 

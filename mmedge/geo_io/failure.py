@@ -15,7 +15,8 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmedge.geo_io.failures.local import CAUSES, HALO_PX, failure_masks
+from mmedge.geo_io.failures.causes import DETECTED
+from mmedge.geo_io.failures.local import HALO_PX, failure_masks
 from mmedge.geo_io.failures.runs import box_count
 from mmedge.geo_io.failures.scan import Kind, Reader, Scan, scan
 from mmedge.geo_io.source import Source, SourceInfo
@@ -24,7 +25,6 @@ from mmedge.modality import Unit
 from mmedge.tile import Data, Lost, Valid
 
 __all__ = [
-    "CAUSES",
     "KINDS",
     "FailureReport",
     "Kind",
@@ -43,7 +43,7 @@ KINDS: dict[Unit, Kind] = {"reflectance": "optical", "dB": "sar", "m": "elevatio
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FailureReport:
-    """What failed in a window. `masks[cause]` (rows, cols) bool, True = failed, for each of `CAUSES`.
+    """What failed in a window. `masks[cause]` (rows, cols) bool, True = failed, for each of `causes.DETECTED`.
 
     A mask also holds pixels that were invalid before, where their shape tells why; causes may overlap.
     `valid` is what remains usable: never more than was. `dropped_bands` are indices of bands that carry nothing.
@@ -95,7 +95,7 @@ def detect_window(read: Reader, window: Window, verdicts: Scan) -> FailureReport
 def survey(read: Reader, shape: tuple[int, int], *, kind: Kind, block_px: int = 1024) -> dict[str, float]:
     """Share of a scene that each cause holds, 0..1, window by window: memory does not grow with the scene."""
     verdicts = scan(read, shape, kind=kind)
-    total = dict.fromkeys(CAUSES, 0)
+    total: dict[str, int] = dict.fromkeys(DETECTED, 0)
     for window in _blocks(shape, block_px):
         for cause, mask in detect_window(read, window, verdicts).masks.items():
             total[cause] += int(mask.sum())

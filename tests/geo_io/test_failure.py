@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmedge.geo_io.arrays import ArraySource
-from mmedge.geo_io.failure import CAUSES, Screened, clipped_complex, detect, detect_window, scan, survey
+from mmedge.geo_io.failure import Screened, clipped_complex, detect, detect_window, scan, survey
+from mmedge.geo_io.failures.causes import DETECTED
 from mmedge.geo_io.failures.local import THICK_PX
 from mmedge.geo_io.failures.scan import slabs
 from mmedge.geo_io.failures.simulate import inject
@@ -36,7 +37,7 @@ class Scene:
 def test_a_clean_crop_loses_nothing(name: str) -> None:
     data, valid = crop(name)
     report = detect(data, valid, kind=KINDS[name])
-    assert report.share == dict.fromkeys(CAUSES, 0.0)
+    assert report.share == dict.fromkeys(DETECTED, 0.0)
     assert report.valid.all()
 
 
@@ -224,7 +225,7 @@ def test_windows_give_what_the_whole_gives(name: str, cause: str) -> None:
     ):
         part, cut = detect_window(scene.read, window, verdicts), window.within(Window(0, 0, *valid.shape))
         assert np.array_equal(part.valid, whole.valid[cut])
-        for mask_cause in CAUSES:
+        for mask_cause in DETECTED:
             assert np.array_equal(part.masks[mask_cause], whole.masks[mask_cause][cut]), mask_cause
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmedge.geo_io.failures.causes import Cause
 from mmedge.geo_io.failures.clouds import cloud_shapes
-from mmedge.geo_io.failures.injection import Cause, Levels
+from mmedge.geo_io.failures.injection import Levels
 from mmedge.geo_io.failures.simulate import draw
 from mmedge.grid import Window
 

@@ -7,33 +7,18 @@ is kept, and `valid` is (rows, cols) bool.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmedge.geo_io.failures.causes import Cause
 from mmedge.geo_io.failures.clouds import CloudField
 from mmedge.grid import Window
 from mmedge.tile import Valid
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-Cause = Literal[
-    "dead_line",
-    "dead_column",
-    "striping",
-    "slc_off",
-    "dropped_band",
-    "stuck",
-    "saturated",
-    "bit_flip",
-    "border_noise",
-    "missing_swath",
-    "lidar_void",
-    "cloud",
-]
-CAUSES: tuple[Cause, ...] = get_args(Cause)
-DECLARED = frozenset({"slc_off", "missing_swath", "lidar_void", "cloud"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

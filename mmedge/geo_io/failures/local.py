@@ -26,24 +26,11 @@ ROUGH = 1.0  # a flipped pixel differs from its neighbours by more than the 10th
 DENSE = 25, 3, 4  # ... with so many such pixels in a box of 9 x 9; it has so many (4) in a box (3 x 3) around it itself
 SPECKLE = 4.0  # under SAR, where speckle is alike everywhere in dB: by more than the median step in a row, times this,
 DENSE_SAR = 38, 5, 10  # ... in towns at most 33 of the 81 pixels do
-CAUSES = (
-    "dead_line",
-    "dead_column",
-    "striping",
-    "slc_off",
-    "dropped_band",
-    "stuck",
-    "saturated",
-    "bit_flip",
-    "border_noise",
-    "missing_swath",
-    "lidar_void",
-)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # garbage may be infinite, and a nodata value of -3.4e38 undeclared
 def failure_masks(data: Data, valid: Valid, window: Window, scan: Scan) -> dict[str, Valid]:
-    """One mask for each of `CAUSES`, in that order. `window` is where the arrays lie in the scanned scene."""
+    """One mask for each of `causes.DETECTED`, in that order. `window` is where the arrays lie in the scanned scene."""
     judged = looked_at(data, valid)
     empty = ~judged | is_fill(data, scan.fill)
     swath = empty & scan.swath.outside(window)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mmedge.geo_io.failures.causes import CAUSES, DECLARED, Cause
 from mmedge.geo_io.failures.clouds import draw_clouds
-from mmedge.geo_io.failures.injection import CAUSES, DECLARED, Array, Cause, Failure, Injection, Levels
+from mmedge.geo_io.failures.injection import Array, Failure, Injection, Levels
 from mmedge.grid import Window
 from mmedge.tile import Valid
 
-__all__ = ["CAUSES", "Cause", "Failure", "Injection", "Levels", "draw", "inject"]
+__all__ = ["Failure", "Injection", "Levels", "draw", "inject"]
 
 
 def draw(

@@ -18,7 +18,8 @@ from rasterio.windows import Window as FileWindow
 import mmedge
 from mmedge.errors import BandError, OutputError, ReadError, SceneError, UsageError
 from mmedge.files import refuse_unwritable, written_whole
-from mmedge.geo_io.failures.injection import CAUSES, Array, Cause, Failure, Levels
+from mmedge.geo_io.failures.causes import CAUSES, Cause
+from mmedge.geo_io.failures.injection import Array, Failure, Levels
 from mmedge.geo_io.failures.simulate import draw
 from mmedge.grid import Window
 from mmedge.tile import Valid

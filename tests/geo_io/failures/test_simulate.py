@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from mmedge.errors import BandError, OutputError, SceneError, UsageError
 from mmedge.geo_io.failure import detect
+from mmedge.geo_io.failures.causes import CAUSES, DECLARED, Cause
 from mmedge.geo_io.failures.clouds import cloud_shapes, draw_clouds
-from mmedge.geo_io.failures.injection import CAUSES, DECLARED, Cause, Levels, flipped, hashed
+from mmedge.geo_io.failures.injection import Levels, flipped, hashed
 from mmedge.geo_io.failures.simulate import draw, inject
 from mmedge.geo_io.failures.simulate_scene import TAG, simulate_failure
 from mmedge.grid import Window
