@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmedge.bundle import builtin_bundles, open_bundle, write_model_json
 from mmedge.edge.export import export_graphs, load_eager
-from mmedge.edge.training.item import ROLES, bands_of
+from mmedge.edge.item import ROLES, bands_of
 from mmedge.geo_io.tiling import widened
 
 

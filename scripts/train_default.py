@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from mmedge.bundle import Tiling, open_bundle, write_model_json
 from mmedge.edge.export import export_graphs
+from mmedge.edge.item import ROLES
 from mmedge.edge.models.galileo import Galileo
 from mmedge.edge.models.mamol import CHANNELS, SENSORS, MaMOL, MaMOLConfig
 from mmedge.edge.models.network import Network
@@ -33,7 +34,6 @@ from mmedge.edge.training import card
 from mmedge.edge.training.batches import TRAIN, Sampler, TrainingSet
 from mmedge.edge.training.evaluate import evaluate
 from mmedge.edge.training.fit import Scores, fit
-from mmedge.edge.training.item import ROLES
 from mmedge.edge.training.samples import CLASS_VALUES, Arrays, with_relief
 from mmedge.edge.training.score import TILING, WINDOW_PX
 from mmedge.edge.training.terra import TerraConfig, TerraTask, domain

@@ -15,7 +15,8 @@ from onnx import numpy_helper
 
 from mmedge.bundle import LandClass, Tiling, graph_href, open_bundle, write_model_json
 from mmedge.edge.external import WEIGHTS, places, refer
-from mmedge.edge.thirdparty.card import ROLES, bands, item
+from mmedge.edge.item import ROLES
+from mmedge.edge.thirdparty.card import item
 from mmedge.edge.thirdparty.description import Description, merged, parse_description
 from mmedge.edge.thirdparty.field import SIDES, Field, measure
 from mmedge.edge.thirdparty.graph import Head, assign, dims, image_inputs, prepared, wrap
@@ -280,7 +281,7 @@ def _write(
     parameters = sum(int(np.prod(t.dims)) for t in network.graph.initializer if len(t.dims))
     measured = None if field is None else asdict(field)
     card = item(described, probe.head, tiling, measured, parameters)
-    write_model_json(folder, card, ROLES, {".onnx": {"bands": bands(described)}})
+    write_model_json(folder, card, ROLES, {".onnx": {"bands": card["properties"]["bands"]}})
 
 
 def _weights(network: onnx.ModelProto) -> dict[str, npt.NDArray[Any]]:

@@ -13,9 +13,10 @@ from rasterio.warp import transform_bounds
 
 from mmedge.bundle import LandClass, Tiling
 from mmedge.edge.evaluation.blocks import Blocks
+from mmedge.edge.item import bands_of
 from mmedge.edge.models.network import Network
 from mmedge.edge.training.facts import cost_of, scaling_of
-from mmedge.edge.training.item import bands_of, model_item
+from mmedge.edge.training.item import model_item
 from mmedge.edge.training.samples import CLASS_VALUES, OPTICAL, SAR
 from mmedge.edge.training.split import BLOCK_PX, part_of_pixels
 from mmedge.grid import Grid

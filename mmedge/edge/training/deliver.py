@@ -17,13 +17,14 @@ from mmedge.edge.device import threads_available
 from mmedge.edge.evaluation.blocks import TEST
 from mmedge.edge.evaluation.evaluate import judge, report
 from mmedge.edge.export import export_graphs
+from mmedge.edge.item import ROLES, bands_of
 from mmedge.edge.models.network import Network
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey
 from mmedge.edge.training.config import RunConfig
 from mmedge.edge.training.facts import cost_of, scaling_of
 from mmedge.edge.training.fit import Scores
-from mmedge.edge.training.item import ROLES, bands_of, model_item
+from mmedge.edge.training.item import model_item
 from mmedge.edge.training.scene_task import SceneTask
 from mmedge.edge.training.scenes import SceneSet, open_configured
 from mmedge.geo_io.ground import footprint
