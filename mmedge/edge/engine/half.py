@@ -6,16 +6,8 @@ an engine is built.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, helper
-from onnx.reference import ReferenceEvaluator
-
-from mmedge.errors import BundleError
 
 # LayerNormalization in fp16 overflows on large activations (TensorRT #2564, #4493). Resize wants fp32 scales. What
 # ConstantOfShape gives has the type of its attribute.
@@ -87,15 +79,3 @@ def before_products(model: onnx.ModelProto) -> set[str]:
         elif plain & set(node.input):
             plain |= set(node.output)
     return plain
-
-
-def check_overflow(half: onnx.ModelProto, feeds: Mapping[str, npt.NDArray[Any]], reference: npt.NDArray[Any]) -> float:
-    """Largest difference of the fp16 graph from `reference`, in true fp16: ONNX Runtime would compute in fp32.
-
-    Raises BundleError where a logit is not finite.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):  # that is what is looked for
-        (logits,) = ReferenceEvaluator(half).run(["logits"], dict(feeds))
-    if not np.isfinite(logits).all():
-        raise BundleError("the network overflows in fp16", hint="--precision fp32 or int8")
-    return float(np.abs(logits - reference).max())
