@@ -53,9 +53,3 @@ class MachineError(MMEdgeError):
 
 class MissingExtraError(MachineError):
     """An optional dependency is not installed."""
-
-
-class GateError(MMEdgeError):
-    """The work ran, but a gate (or `--strict`) failed."""
-
-    exit_code = 1
