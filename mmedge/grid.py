@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import floor, hypot
 from typing import TypeVar
@@ -50,6 +51,12 @@ class Window:
         if row < 0 or col < 0 or row + self.height > other.height or col + self.width > other.width:
             raise ValueError(f"{self} does not lie inside {other}")
         return slice(row, row + self.height), slice(col, col + self.width)
+
+    def blocks(self, size: int) -> Iterator[Window]:
+        """Squares of `size` that cover the window, row by row; those at its right and lower edges may be smaller."""
+        for row in range(self.row, self.row + self.height, size):
+            for col in range(self.col, self.col + self.width, size):
+                yield Window(row, col, size, size).intersect(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +48,16 @@ def test_intersection_is_the_common_pixels(a: Window, b: Window) -> None:
     common = a.intersect(b)
     assert pixels(common) == pixels(a) & pixels(b)
     assert common.empty == (not pixels(a) & pixels(b))
+
+
+@given(windows, st.integers(5, 70))
+def test_blocks_cover_every_pixel_once_row_by_row(whole: Window, size: int) -> None:
+    seen, blocks = np.zeros(whole.shape, int), list(whole.blocks(size))
+    for block in blocks:
+        seen[block.within(whole)] += 1
+        assert max(block.shape) <= size
+    assert (seen == 1).all()
+    assert [(b.row, b.col) for b in blocks] == sorted((b.row, b.col) for b in blocks)
 
 
 @given(st.integers(-300, 300), st.integers(-300, 300), st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.9835]))

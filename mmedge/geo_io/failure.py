@@ -8,7 +8,6 @@ Rules, thresholds and measured precision and recall: docs/sensors/failures.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -96,7 +95,7 @@ def survey(read: Reader, shape: tuple[int, int], *, kind: Kind, block_px: int = 
     """Share of a scene that each cause holds, 0..1, window by window: memory does not grow with the scene."""
     verdicts = scan(read, shape, kind=kind)
     total: dict[str, int] = dict.fromkeys(DETECTED, 0)
-    for window in _blocks(shape, block_px):
+    for window in Window(0, 0, *shape).blocks(block_px):
         for cause, mask in detect_window(read, window, verdicts).masks.items():
             total[cause] += int(mask.sum())
     return {cause: number / (shape[0] * shape[1]) for cause, number in total.items()}
@@ -183,9 +182,3 @@ def _whole(data: Data, valid: Valid, kind: Kind) -> Window:
     if kind not in get_args(Kind):
         raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {kind!r}")
     return Window(0, 0, *valid.shape)
-
-
-def _blocks(shape: tuple[int, int], size: int) -> Iterator[Window]:
-    for row in range(0, shape[0], size):
-        for col in range(0, shape[1], size):
-            yield Window(row, col, min(size, shape[0] - row), min(size, shape[1] - col))

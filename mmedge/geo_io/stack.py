@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from rasterio.windows import Window as RasterioWindow
 from mmedge.files import refuse_unwritable, written_whole
 from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES
 from mmedge.geo_io.scene import Scene
-from mmedge.grid import Grid, Window
 from mmedge.tile import Tile
 
 BLOCK = 256
@@ -57,7 +55,8 @@ def _write(scene: Scene, part: Path) -> None:
             unit = info.units[info.bands.index(band)] if info.units else info.unit
             out.set_band_unit(index, UNIT_TAG.get(unit, unit))
         out.update_tags(**_tags(scene))
-        for window in _windows(grid, len(bands)):
+        side = min(READ_PX, int((READ_BYTES / 4 / len(bands)) ** 0.5)) // BLOCK * BLOCK or BLOCK
+        for window in grid.window.blocks(side):
             tile = scene.read(window)
             where = RasterioWindow(window.col, window.row, window.width, window.height)
             out.write(_nan_where_invalid(scene, tile), window=where)
@@ -66,13 +65,6 @@ def _write(scene: Scene, part: Path) -> None:
 def _tags(scene: Scene) -> dict[str, str]:
     dates = {f"ACQUIRED_{s.upper()}": str(src.info.acquired) for s, src in scene.sources.items() if src.info.acquired}
     return {**dates, "SOURCES": ", ".join(file.name for file in scene.files)}
-
-
-def _windows(grid: Grid, bands: int) -> Iterator[Window]:
-    side = min(READ_PX, int((READ_BYTES / 4 / bands) ** 0.5)) // BLOCK * BLOCK or BLOCK
-    for row in range(0, grid.rows, side):
-        for col in range(0, grid.cols, side):
-            yield Window(row, col, side, side).intersect(grid.window)
 
 
 def _nan_where_invalid(scene: Scene, tile: Tile) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

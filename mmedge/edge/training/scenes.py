@@ -24,7 +24,7 @@ from mmedge.geo_io.ground import gsd_m
 from mmedge.geo_io.labels import LabelFile, Labels, legend_of, read_labels
 from mmedge.geo_io.location import locate
 from mmedge.geo_io.scene import Scene, open_scene
-from mmedge.grid import Grid, Window
+from mmedge.grid import Grid
 from mmedge.modality import Modality, Unit
 
 READ_PX = 512
@@ -214,14 +214,12 @@ def _copied(scene: Scene, labels: npt.NDArray[np.int16], folder: Path) -> Labell
         shape = (len(source.info.bands), rows, cols)
         data[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
         valid[name] = np.lib.format.open_memmap(folder / f"{name}_valid.npy", "w+", np.bool_, (rows, cols))
-    for row in range(0, rows, READ_PX):
-        for col in range(0, cols, READ_PX):
-            window = Window(row, col, READ_PX, READ_PX).intersect(scene.grid.window)
-            where = window.within(scene.grid.window)
-            tile = scene.read(window)
-            for name in data:
-                data[name][:, where[0], where[1]] = tile.data[name]
-                valid[name][where] = tile.valid[name]
+    for window in scene.grid.window.blocks(READ_PX):
+        where = window.within(scene.grid.window)
+        tile = scene.read(window)
+        for name in data:
+            data[name][:, where[0], where[1]] = tile.data[name]
+            valid[name][where] = tile.valid[name]
     return LabelledScene(scene.name, data, valid, labels, scene.grid.origin_px)
 
 

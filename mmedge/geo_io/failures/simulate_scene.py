@@ -139,7 +139,7 @@ def _copy(scene: Any, part: Path, bands: list[int], failure: Failure, block_px: 
     lost = 0
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(part, "w", **profile) as out:
         _describe(scene, out)
-        for window in _blocks(scene.shape, block_px):
+        for window in Window(0, 0, *scene.shape).blocks(block_px):
             place = FileWindow(window.col, window.row, window.width, window.height)
             everything = _read(scene, list(scene.indexes), window=place)
             if scene.nodata is None and nodata is not None and (everything == nodata).any():
@@ -182,9 +182,3 @@ def _describe(scene: Any, out: Any) -> None:
     out.update_tags(**{k: v for k, v in scene.tags().items() if k != TAG})
     for band in scene.indexes:
         out.update_tags(band, **{k: v for k, v in scene.tags(band).items() if not k.startswith("STATISTICS_")})
-
-
-def _blocks(shape: tuple[int, int], size: int) -> Iterator[Window]:
-    for row in range(0, shape[0], size):
-        for col in range(0, shape[1], size):
-            yield Window(row, col, min(size, shape[0] - row), min(size, shape[1] - col))
