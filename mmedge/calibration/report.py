@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmedge.calibration.score import calibration_error, cpu_ms, pixels, timing_feeds
+from mmedge.calibration.score import cpu_ms, pixels, timing_feeds
 from mmedge.calibration.windows import LabelledWindow
 from mmedge.edge.device import cpu_flags, cpu_name
 from mmedge.edge.runtime.session import Engines, stored_graph
@@ -94,8 +94,8 @@ def compare(
         agreement=round(100 * after.agreement(before), 3),
         sqnr_db=round(after.sqnr_db(before), 2),
         temperature=temperature,
-        ece_before=round(100 * calibration_error(scores[1]), 2),
-        ece_after=round(100 * calibration_error(scores[1], temperature), 2),
+        ece_before=round(100 * scores[1].calibration_error(), 2),
+        ece_after=round(100 * scores[1].calibration_error(temperature), 2),
         fp32_ms=ms["fp32"],
         int8_ms=ms["int8"],
         fp32_bytes=sizes[0],

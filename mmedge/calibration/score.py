@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedge.calibration.windows import LabelledWindow, stack
-from mmedge.edge.evaluation.metrics import Confusion
+from mmedge.edge.evaluation.metrics import Confusion, calibration_error
 from mmedge.edge.runtime.session import Engines, Feeds, GraphKey, Session
 from mmedge.tile import Data
 
-ECE_BINS = 15
 Ints = npt.NDArray[np.int64]
 
 
@@ -41,6 +40,11 @@ class Pixels:
         """Signal to quantization noise of the logits, in dB."""
         noise = float(((self.logits - reference.logits).astype(np.float64) ** 2).mean())
         return float(10 * np.log10((reference.logits.astype(np.float64) ** 2).mean() / max(noise, 1e-30)))
+
+    def calibration_error(self, temperature: float = 1.0) -> float:
+        """Expected calibration error of pixels whose class is known; 0 where there is none."""
+        right = self.logits.argmax(1) == self.labels
+        return calibration_error(_confidence(self.logits / np.float32(temperature)), right) if len(right) else 0.0
 
 
 def pixels(engines: Engines, windows: Sequence[LabelledWindow]) -> Pixels:
@@ -70,14 +74,6 @@ def _padded(session: Session, feeds: Feeds, size: int) -> Data:
     if count < size:
         feeds = {n: np.concatenate([a, np.zeros((size - count, *a.shape[1:]), a.dtype)]) for n, a in feeds.items()}
     return session.run(feeds)[:count].copy()
-
-
-def calibration_error(found: Pixels, temperature: float = 1.0) -> float:
-    """Expected calibration error: mean |confidence - share right| over 15 bins of confidence, weighted by pixels."""
-    confidence, right = _confidence(found.logits / np.float32(temperature)), found.logits.argmax(1) == found.labels
-    bins = np.minimum((confidence * ECE_BINS).astype(np.intp), ECE_BINS - 1)
-    gap = np.bincount(bins, confidence - right, ECE_BINS)
-    return float(np.abs(gap).sum() / max(1, len(bins)))
 
 
 def _confidence(logits: Data) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 
 from mmedge.bundle import open_bundle
-from mmedge.calibration.score import Pixels, calibration_error, fit_temperature
+from mmedge.calibration.score import Pixels, fit_temperature
 from mmedge.cli.app import run
 from mmedge.edge.infer import infer
 
@@ -118,8 +118,8 @@ def test_temperature_undoes_overconfidence() -> None:
     loud = Pixels(logits * 3, labels)
     temperature = fit_temperature(loud)
     assert temperature == pytest.approx(3, rel=0.03)
-    assert calibration_error(loud) > 0.1
-    assert calibration_error(loud, temperature) < 0.01
+    assert loud.calibration_error() > 0.1
+    assert loud.calibration_error(temperature) < 0.01
 
 
 def test_a_stored_temperature_changes_confidence_and_no_class(
