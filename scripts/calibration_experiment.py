@@ -26,7 +26,7 @@ from mmedge.calibration.qdq import Layer, linear_layers, load_graph, quantized
 from mmedge.calibration.scales import METHODS
 from mmedge.calibration.score import Pixels
 from mmedge.calibration.sensitivity import too_small
-from mmedge.calibration.windows import LabelledScene, LabelledWindow, read_windows, sample, stack
+from mmedge.calibration.windows import LabelledWindow, SceneFiles, read_windows, sample, stack
 from mmedge.edge.runtime.session import GraphKey, stored_graph
 from mmedge.edge.training.split import TEST, TRAIN
 from mmedge.modality import Availability
@@ -75,9 +75,7 @@ def logits(model: onnx.ModelProto, windows: Sequence[LabelledWindow], core: slic
     return Pixels(inner.reshape(-1, inner.shape[-1]), np.stack([w.labels for w in windows]).ravel())
 
 
-def rows(
-    bundle: Bundle, parts: Mapping[int, tuple[LabelledScene, ...]], seed: int, method: str
-) -> list[dict[str, Any]]:
+def rows(bundle: Bundle, parts: Mapping[int, tuple[SceneFiles, ...]], seed: int, method: str) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     core = slice(bundle.tiling.halo_px, bundle.tiling.halo_px + bundle.tiling.stride_px)
     graphs: dict[Availability, Graph] = {}

@@ -16,7 +16,7 @@ import numpy as np
 import rasterio
 
 from mmedge.calibration.quantize import QuantizeRequest, quantize
-from mmedge.calibration.windows import LabelledScene
+from mmedge.calibration.windows import SceneFiles
 from mmedge.cli.quantize import text
 from mmedge.edge.training.samples import CLASS_VALUES, OPTICAL, SAR, read_scene
 from mmedge.edge.training.split import BLOCKS, TEST, TRAIN, VALIDATE, part_of_pixels
@@ -25,7 +25,7 @@ MODELS = ("mamol-terra", "mamol-conv")
 NAMES = [*(f"optical:{b}" for b in OPTICAL), *(f"sar:{b}" for b in SAR), "elevation:DEM"]
 
 
-def scenes(data: Path, folder: Path, part: int, *, hidden: bool) -> tuple[LabelledScene, ...]:
+def scenes(data: Path, folder: Path, part: int, *, hidden: bool) -> tuple[SceneFiles, ...]:
     """Each scene with the labels of one part. `hidden`: the other parts' pixels are gone too."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
@@ -47,7 +47,7 @@ def scenes(data: Path, folder: Path, part: int, *, hidden: bool) -> tuple[Labell
                 if dtype == "float32":
                     out.nodata = np.nan
                     out.descriptions = NAMES
-        found.append(LabelledScene(folder / f"{name}_{part}.tif", folder / f"{name}_{part}_labels.tif"))
+        found.append(SceneFiles(folder / f"{name}_{part}.tif", folder / f"{name}_{part}_labels.tif"))
     return tuple(found)
 
 

@@ -20,8 +20,8 @@ from mmedge.calibration.score import fit_temperature, pixels
 from mmedge.calibration.sensitivity import NOISY_DB, Sensitivity, sensitivities, too_small, worst
 from mmedge.calibration.windows import (
     CalibrationError,
-    LabelledScene,
     LabelledWindow,
+    SceneFiles,
     check_calibration,
     holed,
     read_windows,
@@ -56,9 +56,9 @@ class QuantizeRequest:
 
     model: str | Path
     output: Path
-    calibrate: tuple[LabelledScene, ...]
-    validate: tuple[LabelledScene, ...] = ()
-    test: tuple[LabelledScene, ...] = ()
+    calibrate: tuple[SceneFiles, ...]
+    validate: tuple[SceneFiles, ...] = ()
+    test: tuple[SceneFiles, ...] = ()
     method: str = "mse"
     windows: int = 32
     max_drop: float = 0.5

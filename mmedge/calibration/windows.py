@@ -37,7 +37,7 @@ class CalibrationError(MMEdgeError):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledScene:
+class SceneFiles:
     """A scene and, if there are any, its reference classes: a raster, or polygons or points."""
 
     scene: Path
@@ -61,7 +61,7 @@ class LabelledWindow:
 
 
 def read_windows(
-    scenes: Sequence[LabelledScene], bundle: Bundle, availability: Availability, rng: Rng, *, crops: int = 0
+    scenes: Sequence[SceneFiles], bundle: Bundle, availability: Availability, rng: Rng, *, crops: int = 0
 ) -> list[LabelledWindow]:
     """Windows of some scenes as a map of `availability` sees them; scenes that lack one of its sensors are left out.
 
@@ -73,7 +73,7 @@ def read_windows(
 
 
 def _of_scene(
-    item: LabelledScene, bundle: Bundle, availability: Availability, rng: Rng, crops: int
+    item: SceneFiles, bundle: Bundle, availability: Availability, rng: Rng, crops: int
 ) -> Iterable[LabelledWindow]:
     with open_scene(item.scene, bundle.modalities) as scene:
         if not set(availability) <= set(scene.sensors):

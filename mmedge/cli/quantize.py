@@ -14,7 +14,7 @@ from mmedge.errors import UsageError
 
 if TYPE_CHECKING:
     from mmedge.calibration.report import QuantizeReport
-    from mmedge.calibration.windows import LabelledScene
+    from mmedge.calibration.windows import SceneFiles
 
 NAME = "quantize"
 Pairs = list[str] | None
@@ -86,25 +86,25 @@ def run(
     return 1 if report.passed is False else 0
 
 
-def _calibrate(scenes: list[str], labels: list[str]) -> tuple[LabelledScene, ...]:
-    from mmedge.calibration.windows import LabelledScene
+def _calibrate(scenes: list[str], labels: list[str]) -> tuple[SceneFiles, ...]:
+    from mmedge.calibration.windows import SceneFiles
 
     if not scenes:
         raise UsageError("no scenes to calibrate on", hint="--scenes a.tif,b.tif")
     if labels and len(labels) != len(scenes):
         raise UsageError(f"{len(scenes)} scenes and {len(labels)} labels", hint="--labels in the order of --scenes")
-    return tuple(LabelledScene(Path(s), Path(r) if r else None) for s, r in zip_longest(scenes, labels))
+    return tuple(SceneFiles(Path(s), Path(r) if r else None) for s, r in zip_longest(scenes, labels))
 
 
-def _pairs(flag: str, values: Pairs) -> tuple[LabelledScene, ...]:
-    from mmedge.calibration.windows import LabelledScene
+def _pairs(flag: str, values: Pairs) -> tuple[SceneFiles, ...]:
+    from mmedge.calibration.windows import SceneFiles
 
     found = []
     for value in o.commas(values):
         scene, equals, labels = value.partition("=")
         if not equals or not labels:
             raise UsageError(f"`{flag} {value}` is not SCENE=LABELS", hint=f"{flag} scene.tif=classes.tif")
-        found.append(LabelledScene(Path(scene), Path(labels)))
+        found.append(SceneFiles(Path(scene), Path(labels)))
     return tuple(found)
 
 

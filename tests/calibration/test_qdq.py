@@ -25,7 +25,7 @@ from mmedge.calibration.qdq import (  # noqa: E402
     save_quantized,
 )
 from mmedge.calibration.sensitivity import sensitivities, too_small  # noqa: E402
-from mmedge.calibration.windows import LabelledScene, read_windows, stack  # noqa: E402
+from mmedge.calibration.windows import SceneFiles, read_windows, stack  # noqa: E402
 from mmedge.edge.runtime.session import GraphKey, stored_graph  # noqa: E402
 from mmedge.modality import Availability  # noqa: E402
 
@@ -44,7 +44,7 @@ def key(bundle: Bundle) -> GraphKey:
 
 @pytest.fixture(scope="module")
 def batch(bundle: Bundle, key: GraphKey, chile: Path) -> Feeds:
-    scenes = [LabelledScene(chile / "scene.tif")]
+    scenes = [SceneFiles(chile / "scene.tif")]
     windows = read_windows(scenes, bundle, key.availability, np.random.default_rng(0), crops=4)
     return dict(stack([w for w in windows if w.key == key], 8)[0])
 

@@ -13,8 +13,8 @@ import rasterio
 from mmedge.bundle import Bundle, open_bundle
 from mmedge.calibration.windows import (
     CalibrationError,
-    LabelledScene,
     LabelledWindow,
+    SceneFiles,
     check_calibration,
     holed,
     read_windows,
@@ -32,7 +32,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def windows(bundle: Bundle, chile: Path) -> list[LabelledWindow]:
-    scenes = [LabelledScene(chile / "scene.tif", chile / "landcover.tif")]
+    scenes = [SceneFiles(chile / "scene.tif", chile / "landcover.tif")]
     availability = Availability.of(["optical", "sar"], bundle.order)
     found = read_windows(scenes, bundle, availability, np.random.default_rng(0), crops=40)
     return [w for w in found if w.key == GraphKey(availability, False)]
@@ -104,7 +104,7 @@ def test_labels_are_read_as_everywhere(bundle: Bundle, chile: Path, tmp_path: Pa
     sar = Availability.of(["sar"], bundle.order)
     found = []
     for path in (chile / "landcover.tif", tmp_path / "wide.tif"):
-        windows = read_windows([LabelledScene(chile / "scene.tif", path)], bundle, sar, np.random.default_rng(0))
+        windows = read_windows([SceneFiles(chile / "scene.tif", path)], bundle, sar, np.random.default_rng(0))
         found.append(np.stack([w.labels for w in windows]))
     np.testing.assert_array_equal(found[1], np.where(found[0] < 2, -1, found[0]))
 
@@ -115,7 +115,7 @@ def test_windows_larger_than_a_scene_are_mirrored(chile: Path) -> None:
     bundle = replace(bundle, tiling=narrowed(bundle.tiling))
     assert bundle.tiling.window_px == 320
     availability = Availability.of(["sar"], bundle.order)
-    scenes = [LabelledScene(chile / "scene.tif", chile / "landcover.tif")]
+    scenes = [SceneFiles(chile / "scene.tif", chile / "landcover.tif")]
     crop, *_ = read_windows(scenes, bundle, availability, np.random.default_rng(0), crops=1)
     assert not crop.key.mixed
     inside = crop.feeds["sar"][0, :, 128:192, 128:192]
