@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
+from networks import close  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -48,10 +49,6 @@ def model(request: pytest.FixtureRequest) -> MaMOL:
     return trained(request.param).requires_grad_(False)
 
 
-def close(a: Tensor, b: Tensor, atol: float = 1e-4) -> None:
-    torch.testing.assert_close(a, b, atol=atol, rtol=0)
-
-
 @pytest.mark.parametrize("variant", ["A", "B"])
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_a_sensor_left_out_equals_one_that_is_nowhere_valid(variant: str, top_k: int) -> None:
@@ -60,7 +57,7 @@ def test_a_sensor_left_out_equals_one_that_is_nowhere_valid(variant: str, top_k:
     for present in patterns(SENSORS):
         hidden = {m: v if m in present else torch.zeros_like(v) for m, v in valid.items()}
         skipped = model({m: data[m] for m in present}, {m: valid[m] for m in present})
-        close(skipped, model(data, hidden))
+        close(skipped, model(data, hidden), atol=1e-4)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -113,7 +110,7 @@ def test_uniform_equals_mixed_where_every_token_has_every_sensor(model: MaMOL) -
         data, valid = windows(present)
         for m in present:
             valid[m][0, :, 3:5, 10:14] = False
-        close(model(data, valid, uniform=True), model(data, valid))
+        close(model(data, valid, uniform=True), model(data, valid), atol=1e-4)
 
 
 @pytest.mark.parametrize("uniform", [True, False])
