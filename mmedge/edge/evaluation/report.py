@@ -1,14 +1,17 @@
-"""An evaluation for people: Markdown tables, confusion matrices as a picture."""
+"""An evaluation as files: JSON, Markdown tables for people, confusion matrices as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmedge.extras import need
+from mmedge.files import written_together
 
 COLUMNS = ("pixels", "oa", "aa", "kappa", "miou", "macro_f1", "ece")
 PANEL_IN = 3.2
@@ -17,6 +20,27 @@ PANEL_IN = 3.2
 def markdown(document: Mapping[str, Any]) -> str:
     """Tables of an evaluation (`mmedge.evaluate/1`) or of a map's score (`mmedge.map_score/1`)."""
     return _map_tables(document) if document["schema"] == "mmedge.map_score/1" else _bundle_tables(document)
+
+
+def report_files(target: Path) -> dict[str, Path]:
+    """The files of a report by kind, named after `target`; the JSON comes last."""
+    return {kind: target.with_suffix(f".{kind}") for kind in ("md", "png", "json")}
+
+
+def write_report(files: Mapping[str, Path], document: Mapping[str, Any], *, note: Callable[[str], None]) -> None:
+    """Write the files of `report_files`, all or none; no picture where matplotlib is missing."""
+    confusions = document["confusion"]
+    if document["schema"] == "mmedge.map_score/1":
+        confusions = {"all": confusions}
+    if not find_spec("matplotlib"):
+        note("note: no pictures without matplotlib: pip install 'mmedge[report]'")
+        files = {kind: path for kind, path in files.items() if kind != "png"}
+    with written_together(list(files.values())) as found:
+        parts = dict(zip(files, found, strict=True))
+        parts["md"].write_text(markdown(document), encoding="utf-8")
+        if "png" in parts:
+            draw_confusions(parts["png"], confusions, document["classes"])
+        parts["json"].write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _bundle_tables(document: Mapping[str, Any]) -> str:
