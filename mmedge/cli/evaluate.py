@@ -44,6 +44,7 @@ def run(
     ] = None,
     threads: o.Threads = 0,
     backend: o.Backend = "auto",
+    precision: o.Precision = "fp32",
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -74,6 +75,7 @@ def run(
         etas=_shares(o.commas(eta)),
         oracle=oracle,
         backend=backend,
+        precision=precision,
         threads=threads,
     )
     name = Path(thing).stem if request.is_map else Path(thing).name

@@ -78,7 +78,7 @@ def open_engines(request: Request, bundle: Bundle, *, warn: Warn = _silent, deta
     threads = request.threads or threads_available()
     runtime, choice = open_runtime(
         request.backend,
-        precision=checked_precision(request, bundle),
+        precision=checked_precision(request.precision, bundle),
         threads=threads,
         strict_device=request.strict_device,
         frugal=request.max_memory is not None,
@@ -148,7 +148,7 @@ def _sized(request: Request, engines: Engines, region: Window, scene: Scene) -> 
 def plan_run(request: Request, *, bundle: Bundle | None = None, warn: Warn = _silent) -> dict[str, Any]:
     """What `infer` would read, write and use; touches nothing and fails as the real run would."""
     bundle = bundle or open_bundle(request.model)
-    checked_precision(request, bundle)
+    checked_precision(request.precision, bundle)
     with open_requested(request, bundle, warn) as scene:
         job = plan_job(request, scene)
         return {

@@ -106,13 +106,13 @@ def requested_outputs(request: Request, scene: Scene) -> Outputs:
     return plan_outputs(request.output or Path(f"{scene.name}_map.tif"), probs=request.probs)
 
 
-def checked_precision(request: Request, bundle: Bundle) -> str:
-    """The precision of a request; UsageError where no such one exists, or the bundle lacks its graphs."""
-    if request.precision not in PRECISIONS:
-        raise UsageError(f"no precision `{request.precision}`", hint=f"--precision {'|'.join(PRECISIONS)}")
-    if request.precision == "int8" and "int8" not in bundle.precisions():
+def checked_precision(precision: str, bundle: Bundle) -> str:
+    """A precision that was asked for; UsageError where no such one exists, or the bundle lacks its graphs."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"no precision `{precision}`", hint=f"--precision {'|'.join(PRECISIONS)}")
+    if precision == "int8" and "int8" not in bundle.precisions():
         raise UsageError(f"bundle `{bundle.name}` has no int8 graphs", hint="--precision fp32, or bf16")
-    return request.precision
+    return precision
 
 
 def bbox_window(bbox: tuple[float, float, float, float], grid: Grid) -> Window:

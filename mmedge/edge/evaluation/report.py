@@ -62,7 +62,7 @@ def _bundle_tables(document: Mapping[str, Any]) -> str:
     if document["oracle_method"]:
         lines += ["", "Oracle of the method, with what nobody knows when mapping (overall accuracy).", ""]
         lines += _table(["sensors", "oa"], [[a, v] for a, v in document["oracle_method"].items()])
-    lines += ["", f"Cost, on {document['device']}, {document['threads']} threads:", ""]
+    lines += ["", f"Cost, on {document['device']}, in {document['precision']}, {document['threads']} threads:", ""]
     keys = list(dict.fromkeys(k for c in document["cost"].values() for k in c))
     lines += _table(["sensors", *keys], [[a, *(c.get(k, "") for k in keys)] for a, c in document["cost"].items()])
     return "\n".join([*lines, ""])

@@ -13,6 +13,7 @@ from mmedge.bundle import Bundle, open_bundle
 from mmedge.edge.device import threads_available
 from mmedge.edge.evaluation.evaluate import Progress, cost, judge, report, unseen
 from mmedge.edge.evaluation.map_score import score_map
+from mmedge.edge.request import checked_precision
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines
 from mmedge.errors import UsageError
@@ -38,7 +39,7 @@ class EvaluateRequest:
 
     The rest is for models. `scene`, `options`: as in `infer`; `part`: `test` leaves out what trained or validated the
     model, `all` does not; `etas`: shares of data that lack a sensor, for mixtures; `oracle`: the method's own upper
-    bound too, in PyTorch; `threads` 0: all there are. Raises UsageError for another part or share.
+    bound too, in PyTorch and fp32; `threads` 0: all there are. Raises UsageError for another part or share.
     """
 
     thing: str
@@ -49,6 +50,7 @@ class EvaluateRequest:
     etas: tuple[float, ...] = ()
     oracle: bool = False
     backend: str = "auto"
+    precision: str = "fp32"
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,8 @@ def evaluate(
         need("torch")
     bundle = open_bundle(request.thing)
     threads = request.threads or threads_available()
-    runtime, _ = open_runtime(request.backend, precision="fp32", threads=threads)
+    precision = checked_precision(request.precision, bundle)
+    runtime, _ = open_runtime(request.backend, precision=precision, threads=threads)
     engines = Engines(bundle, runtime)
     with open_scene(request.scene, bundle.modalities, request.options) as scene:
         for text in scene.warnings:
@@ -96,6 +99,7 @@ def evaluate(
         "parameters": bundle.item["properties"].get("mlm:total_parameters"),
         "device": runtime.device,
         "backend": runtime.name,
+        "precision": precision,
         "threads": threads,
         "cost": dict(cost(engines)),
     }
@@ -109,6 +113,7 @@ def plan_evaluation(request: EvaluateRequest) -> tuple[str, ...]:
         inspect_raster(Path(request.thing))
         return reads
     bundle = open_bundle(request.thing)
+    checked_precision(request.precision, bundle)
     with open_scene(request.scene, bundle.modalities, request.options) as scene:
         return (*reads, *map(str, scene.files))
 

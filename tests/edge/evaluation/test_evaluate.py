@@ -121,6 +121,7 @@ def test_the_report_holds_every_figure(engines: Engines, judged: Judged, tmp_pat
         "oracle_method": {"sar": 0.9},
         "parameters": None,
         "device": "here",
+        "precision": "fp32",
         "threads": 1,
         "cost": dict(cost(engines)),
     }

@@ -1,7 +1,8 @@
-"""`mmedge evaluate`, and the same from Python: what is scored is what `infer` maps."""
+"""`mmedge evaluate`, and the same from Python: what is scored is what `infer` maps, at the precision asked for."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_a_model_is_scored_from_python(chile: Path, small: Path, tmp_path: Path)
     steps: list[tuple[int, int]] = []
     document = evaluate(request, progress=lambda done, total: steps.append((done, total)))
     assert steps[-1] == (7, 7)
-    assert document["schema"] == "mmedge.evaluate/1"
+    assert (document["schema"], document["precision"]) == ("mmedge.evaluate/1", "fp32")
     infer(scene, tmp_path / "map.tif", model=small, available=("sar",))
     values = [c.value for c in open_bundle(small).classes]
     assert document["availability"]["sar"]["oa"] == accuracy(tmp_path / "map.tif", labels, values)
@@ -43,12 +44,30 @@ def test_a_model_is_scored_from_python(chile: Path, small: Path, tmp_path: Path)
     assert evaluate(of_map)["schema"] == "mmedge.map_score/1"
 
 
+def test_an_int8_model_is_scored_in_int8(chile: Path, tmp_path: Path) -> None:
+    scene, labels = chile / "scene.tif", chile / "landcover.tif"
+    arguments = ["evaluate", "mamol-conv", "--scene", str(scene), "--labels", str(labels), "--part", "all", "-q"]
+    assert run([*arguments, "--precision", "int8", "-o", str(tmp_path / "score.json")]) == 0
+    document = json.loads((tmp_path / "score.json").read_text())
+    assert document["precision"] == "int8"
+    assert "in int8" in (tmp_path / "score.md").read_text()
+    for precision in ("int8", "fp32"):
+        infer(scene, tmp_path / f"{precision}.tif", model="mamol-conv", precision=precision)
+    assert (tmp_path / "int8.tif").read_bytes() != (tmp_path / "fp32.tif").read_bytes()
+    values = [c.value for c in open_bundle("mamol-conv").classes]
+    assert document["availability"]["optical+sar+elevation"]["oa"] == accuracy(tmp_path / "int8.tif", labels, values)
+
+
 def test_mistakes_are_said_before_any_work(chile: Path, small: Path, tmp_path: Path) -> None:
     labels = LabelFile(path=chile / "landcover.tif")
     with pytest.raises(UsageError, match="no part"):
         EvaluateRequest(thing=str(small), labels=labels, part="train")
     with pytest.raises(UsageError, match="between 0 and 1"):
         EvaluateRequest(thing=str(small), labels=labels, etas=(0.5, 1.5))
+    request = EvaluateRequest(thing=str(small), labels=labels, precision="int8")
+    for work in (evaluate, plan_evaluation):
+        with pytest.raises(UsageError, match="has no int8 graphs"):
+            work(request)
     arguments = ["evaluate", str(small), "--scene", str(chile / "scene.tif"), "--labels", str(labels.path)]
     assert run([*arguments, "--eta", "0.3;0.7"]) == 2
     assert run([*arguments, "-o", str(tmp_path / "no" / "score.json")]) == 2
