@@ -12,6 +12,8 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from mmedge.calibration.windows import CalibrationError
+from mmedge.edge.device import sums_int8
+from mmedge.edge.runtime.onnxruntime import QDQ_IN_FP32
 from mmedge.edge.runtime.session import Feeds
 
 BINS = 2048
@@ -75,4 +77,6 @@ def with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceS
     )
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
+    if not sums_int8():
+        options.add_session_config_entry(*QDQ_IN_FP32)
     return ort.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])

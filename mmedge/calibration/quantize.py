@@ -28,6 +28,7 @@ from mmedge.calibration.windows import (
     sample,
     stack,
 )
+from mmedge.edge.device import sums_int8
 from mmedge.edge.macs import graph_macs
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey, input_shapes, largest_batch, stored_graph
@@ -202,7 +203,8 @@ def _write_item(bundle: Bundle, part: Path, properties: Mapping[str, Any]) -> No
 
 
 def _engines(bundle: Bundle, precision: str) -> Engines:
-    runtime, _ = open_runtime("openvino", precision=precision, threads=1)
+    backend = "openvino" if sums_int8() else "onnxruntime"
+    runtime, _ = open_runtime(backend, precision=precision, threads=1)
     return Engines(bundle, runtime, batch=BATCH)
 
 

@@ -29,6 +29,8 @@ SPEED_FLAGS = (
     "bf16",
 )
 
+INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+
 PACKAGES = {
     "openvino": ("inference on CPUs", "pip install mmedge"),
     "onnxruntime": ("inference on CPUs", "pip install 'mmedge[onnxruntime]'"),
@@ -93,6 +95,12 @@ def cpu_flags() -> list[str]:
             have = set(line.partition(":")[2].split())
             return [flag for flag in SPEED_FLAGS if flag in have]
     return []
+
+
+def sums_int8() -> bool:
+    """Whether this CPU sums up products of int8 without loss: x86 before VNNI adds two in 16 bits, which saturate."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686")
+    return not x86 or not INT8_FLAGS.isdisjoint(cpu_flags())
 
 
 def memory_gib(row: str = "MemTotal") -> float | None:

@@ -26,6 +26,7 @@ from mmedge.calibration.qdq import (  # noqa: E402
 )
 from mmedge.calibration.sensitivity import sensitivities, too_small  # noqa: E402
 from mmedge.calibration.windows import SceneFiles, read_windows, stack  # noqa: E402
+from mmedge.edge.device import sums_int8  # noqa: E402
 from mmedge.edge.runtime.session import GraphKey, stored_graph  # noqa: E402
 from mmedge.modality import Availability  # noqa: E402
 
@@ -105,11 +106,12 @@ def test_three_runtimes_read_one_file(written: Path, bundle: Bundle, key: GraphK
     reference = ort.InferenceSession(stored_graph(bundle, key, "fp32")).run(["logits"], batch)[0]
     in_ort = ort.InferenceSession(written).run(["logits"], batch)[0]
     in_openvino = ov.Core().compile_model(written, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(batch)["logits"]
-    for found in (in_ort, in_openvino):
+    for found in (in_ort, in_openvino) if sums_int8() else (in_ort,):
         noise = 10 * np.log10((reference**2).mean() / ((found - reference) ** 2).mean())
         assert 15 < noise < 60  # it is int8, and it is close
         assert (found.argmax(1) == reference.argmax(1)).mean() > 0.9
-    assert (in_ort.argmax(1) == in_openvino.argmax(1)).mean() > 0.97
+    if sums_int8():
+        assert (in_ort.argmax(1) == in_openvino.argmax(1)).mean() > 0.97
 
 
 def test_sensitivity_finds_the_layer_that_was_spoilt(small: Path) -> None:
@@ -126,6 +128,8 @@ def test_sensitivity_finds_the_layer_that_was_spoilt(small: Path) -> None:
     assert ranked[0].layer == "second"
     assert ranked[0].sqnr_db < ranked[1].sqnr_db - 5
     assert "dB" in ranked[0].why()
+    if not sums_int8():
+        return
     # OpenVINO moves Q/DQ across the concatenation of pixels and mask, and rounds more than ONNX Runtime does.
     in_openvino = {s.layer: s.sqnr_db for s in ranked}["optical_w"]
     alone = quantized(model, [layer for layer in layers if layer.name == "optical_w"], clips)

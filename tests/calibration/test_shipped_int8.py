@@ -10,11 +10,11 @@ import pytest
 import rasterio
 
 from mmedge.bundle import Bundle, builtin_bundles, open_bundle
-from mmedge.edge.device import cpu_flags
 from mmedge.edge.infer import infer
 from mmedge.edge.parity import real_batches
 from mmedge.edge.runtime.open import open_runtime
 from mmedge.edge.runtime.session import Engines, GraphKey, stored_graph
+from mmedge.errors import MachineError
 from mmedge.geo_io.scene import open_scene
 from mmedge.modality import Availability
 
@@ -71,16 +71,33 @@ def test_the_int8_map_is_that_of_fp32(bundle: Bundle, chile: Path, tmp_path: Pat
 
 
 def test_the_batch_changes_next_to_no_int8_class(bundle: Bundle, chile: Path) -> None:
-    """OpenVINO chooses int8 kernels by shape and CPU: with AVX2 alone the logits were the same bit for bit."""
+    """OpenVINO chooses int8 kernels by shape and CPU."""
     tiling = replace(bundle.tiling, window_px=min(bundle.tiling.window_px, 128))  # the example has one window of 640
     small, radar = replace(bundle, tiling=tiling), Availability.of(("sar",), bundle.order)
     with open_scene(chile / "scene.tif", bundle.modalities) as scene:
         batch = next(real_batches(scene, small, radar, size=6))
-    runtime, made = open_runtime("openvino", precision="int8", threads=1)[0], []
+    runtime, made = open_runtime("auto", precision="int8", threads=1)[0], []
     for size in (6, 1):
         session = Engines(small, runtime, batch=size).session(batch.key)
         parts = [{name: data[i : i + size] for name, data in batch.feeds.items()} for i in range(0, 6, size)]
         made.append(np.concatenate([session.run(feeds).copy() for feeds in parts]))
     assert (made[0].argmax(axis=1) == made[1].argmax(axis=1)).mean() > 0.999
-    if cpu_flags() == ["avx2"]:
-        np.testing.assert_array_equal(made[0], made[1])
+
+
+def test_where_int8_would_saturate_it_is_computed_in_fp32(
+    bundle: Bundle, chile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmedge.edge.device.cpu_flags", lambda: ["avx2", "avx512f"])
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(MachineError, match="no VNNI"):
+        open_runtime("openvino", precision="int8", threads=1)
+    tiling = replace(bundle.tiling, window_px=min(bundle.tiling.window_px, 128))
+    small, radar = replace(bundle, tiling=tiling), Availability.of(("sar",), bundle.order)
+    with open_scene(chile / "scene.tif", bundle.modalities) as scene:
+        batch = next(b for b in real_batches(scene, small, radar, size=4) if not b.key.mixed)
+    classes = {}
+    for precision in ("fp32", "int8"):
+        runtime, choice = open_runtime("auto", precision=precision, threads=1)
+        assert choice.backend == ("onnxruntime" if precision == "int8" else "openvino")
+        classes[precision] = Engines(small, runtime, batch=4).session(batch.key).run(batch.feeds).argmax(1)
+    assert 0.95 < (classes["int8"] == classes["fp32"]).mean() < 1

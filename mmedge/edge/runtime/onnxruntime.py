@@ -8,8 +8,12 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from mmedge.bundle import Bundle
+from mmedge.edge.device import sums_int8
 from mmedge.edge.runtime.session import Feeds, GraphKey, Traits, stored_graph
 from mmedge.tile import Data
+
+# Q/DQ stay as they are: int8 graphs are computed in fp32, with the rounding of int8.
+QDQ_IN_FP32 = ("session.disable_quant_qdq", "1")
 
 
 class OnnxRuntime:
@@ -27,6 +31,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_free_dimension_override_by_name("batch", batch)
         options.log_severity_level = 3
+        if not sums_int8():
+            options.add_session_config_entry(*QDQ_IN_FP32)
         path = stored_graph(bundle, key, self._precision)
         return OnnxSession(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
 

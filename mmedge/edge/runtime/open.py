@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from mmedge.edge.device import gpu as probe_gpu
-from mmedge.edge.device import memory_gib
+from mmedge.edge.device import memory_gib, sums_int8
 from mmedge.edge.engine.key import cache_folder, engines_for
 from mmedge.edge.runtime.session import Runtime
 from mmedge.errors import MachineError, UsageError
@@ -130,6 +130,7 @@ def open_runtime(
     """The backend of that name and why it was taken.
 
     `strict_device`: rather fail than leave a GPU idle. `frugal`: rather less memory than the last percents of speed.
+    `auto` leaves int8 to ONNX Runtime on CPUs without VNNI. Raises UsageError or MachineError where a backend fails.
     """
     if backend not in BACKENDS:
         raise UsageError(f"no backend `{backend}`", hint=f"--backend {'|'.join(BACKENDS)}")
@@ -144,7 +145,19 @@ def open_runtime(
     else:
         choice = Choice(backend, "it was asked for")
     check_choice(choice, precision, strict_device=strict_device)
+    if precision == "int8" and choice.backend == "openvino" and not sums_int8():
+        choice = _without_vnni(backend)
     return _OPENERS[choice.backend](precision, threads, frugal), choice
+
+
+def _without_vnni(asked: str) -> Choice:
+    """What computes int8 where OpenVINO's sums would saturate; MachineError where nothing does."""
+    if asked != "auto" or find_spec("onnxruntime") is None:
+        raise MachineError(
+            "this CPU has no VNNI: in OpenVINO sums of int8 products saturate, and maps are wrong",
+            hint="--precision fp32, which is as fast here; or --backend onnxruntime",
+        )
+    return Choice("onnxruntime", "this CPU has no VNNI, without which OpenVINO's int8 saturates")
 
 
 def _cuda_in_torch() -> bool:
