@@ -40,17 +40,15 @@ GRAPHS: list[tuple[str, Options, str, str, str, bool]] = [
     ("mamol", {"variant": "A", "top_k": 1}, "relu", "map", "optical+sar", True),
     ("mamol", {"adapted": "coarsest"}, "relu", "map", "sar+elevation", False),
     ("mars", {}, "unet", "map", "optical+sar", False),
-    ("mars", {}, "vit", "map", "sar+elevation", True),
+    ("mars", {}, "vit", "map", "optical+sar", True),
     ("mars", {"routing": "pixel"}, "unet", "map", "sar", True),
     ("dymo", {}, "unet", "map", "optical+sar", True),
-    ("dymo", {}, "vit", "map", "sar", False),
     ("dymo", {"distance": "euclid"}, "vit", "map", "sar+elevation", True),
     ("impute-all", {}, "vit", "window", "sar", False),
     ("dropout", {}, "vit", "map", "sar+elevation", True),
     ("mean-fill", {}, "unet", "map", "sar", False),
     ("zero-fill", {}, "unet", "map", "optical+sar", True),
     ("specialists", {}, "unet", "map", "sar+elevation", True),
-    ("specialists", {}, "vit", "window", "optical+sar", True),
 ]
 
 

@@ -40,7 +40,7 @@ def bundle(folder: Path, method: str) -> tuple[Bundle, Network]:
         classes=(LandClass(1, "a", (0, 0, 0)), LandClass(2, "b", (0, 0, 0))),
         tiling=Tiling(kind="attention", window_px=32, halo_px=4, align_px=24, token_px=2),
         nodata=255,
-        item={},
+        item={"properties": {}},
     )
     return made, network.eval()
 
