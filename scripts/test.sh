@@ -10,5 +10,5 @@ venv=${MMEDGE_VENV:-.venv}
 "$venv/bin/pip" install -q -c scripts/constraints.txt -e ".[train,export,quantize,report,onnxruntime,lidar,vector,xarray,batch,dev]"
 # TensorRT for RTX parses and builds without a GPU (228 MB, x86-64 Linux only): the build path is tested where it installs.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then "$venv/bin/pip" install -q -e ".[tensorrt-rtx]"; fi
-# A test process a core: threads of torch's own on top of that only wait for each other.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$venv/bin/python" -m pytest -n auto "$@"
+# A test process a core, which takes over what another has left; threads of torch's own on top only wait for each other.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$venv/bin/python" -m pytest -n auto --dist worksteal "$@"
