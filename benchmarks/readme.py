@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-README, RESULTS = Path("README.md"), Path("docs/results")
-BEGIN, END = "<!-- speed: benchmarks/readme.py -->", "<!-- end of speed -->"
+from benchmarks.pages import Part
+
+RESULTS = Path("docs/results")
+PART = Part(
+    Path("README.md"), "<!-- speed: benchmarks/readme.py -->", "<!-- end of speed -->", "python -m benchmarks.readme"
+)
 OURS = ("int8", "bf16", "fp32")
 PEERS = {
     "dask": "dask + ONNX Runtime",
@@ -23,7 +25,6 @@ Row = dict[str, Any]
 
 
 def block(results: Path = RESULTS) -> str:
-    """Everything between the markers, both included."""
     measured = {name: json.loads((results / f"{name}.json").read_text())["results"] for name in ("peers", "scaling")}
     rows: dict[str, Row] = {name: value["row"] for found in measured.values() for name, value in found.items()}
     machine = next(iter(measured["peers"].values()))["machine"]
@@ -45,7 +46,6 @@ def block(results: Path = RESULTS) -> str:
     fp32, probs, bounded = (rows[name] for name in ("floors-fp32-2", "memory-probs", "memory-probs-limited"))
     return "\n".join(
         [
-            BEGIN,
             f"Six bands, one U-Net of .79 M parameters, {machine['threads']} cores of {machine['cpu']} "
             f"[{machine['flags']}],",
             f"commits {', '.join(commits)}; [all figures, and how they were made](docs/results/peers.md).",
@@ -60,7 +60,6 @@ def block(results: Path = RESULTS) -> str:
             f"{probs['peak_rss_gib']} GiB, with them and `--max-memory 0.5G` {bounded['wall_s']:.1f} s and "
             f"{bounded['peak_rss_gib']} GiB",
             "([scaling](docs/results/scaling.md)).",
-            END,
         ]
     )
 
@@ -74,17 +73,5 @@ def _percent(value: float) -> str:
     return "0" if not value else f"{value:.2g}".removeprefix("0")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the table is stale")
-    args = parser.parse_args()
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    made = before + block() + rest.partition(END)[2]
-    if args.check:
-        sys.exit("stale: README.md; run `python -m benchmarks.readme`" if made != text else 0)
-    README.write_text(made, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    PART.main(__doc__, block)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ import rasterio
 from rasterio.windows import Window as RasterioWindow
 
 from benchmarks.machine import machine
+from benchmarks.pages import Part
 from mmedge.edge.request import STRIP_CACHE_BYTES
 from mmedge.edge.stream import in_order
 from mmedge.geo_io.rasters.header import GDAL_CACHE_BYTES, inspect_raster
@@ -46,8 +46,13 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "strips, plain": {"tiled": False, "compress": None},
 }
 WANTED_RATIO = 1.2
-RESULTS, PAGE = Path("docs/results/reads.json"), Path("docs/sensors/alignment.md")
-BEGIN, END = "<!-- reads: benchmarks/reads.py -->", "<!-- end of reads -->"
+RESULTS = Path("docs/results/reads.json")
+PART = Part(
+    Path("docs/sensors/alignment.md"),
+    "<!-- reads: benchmarks/reads.py -->",
+    "<!-- end of reads -->",
+    "python -m benchmarks.reads --page",
+)
 
 
 def mirrored(source: Path, target: Path, bands: list[int], side: int, *, rows: int = 0, **layout: Any) -> Path:
@@ -135,7 +140,7 @@ def times_read(folder: Path, layout: str) -> float:
 
 
 def block() -> str:
-    """What the page says of the stored figures, both markers included."""
+    """What the page says of the stored figures."""
     stored = json.loads(RESULTS.read_text())
     plain = stored["reads"].pop("strips, plain, uint16")
     ratios = [read["ratio"] for read in stored["reads"].values()]
@@ -148,17 +153,7 @@ def block() -> str:
         f"float32). {stored['machine']['cpu']}, processor seconds, the machine busy with other work "
         "([figures](../results/reads.json), `python -m benchmarks.reads`)."
     )
-    return "\n".join([BEGIN, fill(text, 120, break_long_words=False, break_on_hyphens=False), END])
-
-
-def write_page(*, check: bool) -> None:
-    """The page with the stored figures; or, to check, an exit where it has others."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    made = before + block() + rest.partition(END)[2]
-    if check:
-        sys.exit(f"stale: {PAGE}; run `python -m benchmarks.reads --page`" if made != text else 0)
-    PAGE.write_text(made, encoding="utf-8")
+    return fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:
@@ -168,7 +163,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the page is stale")
     args = parser.parse_args()
     if args.page or args.check:
-        write_page(check=args.check)
+        PART.write(block(), check=args.check)
         return
     out = args.out
     results: dict[str, Any] = {}

@@ -1,28 +1,31 @@
-"""What networks cost, a table of docs/methods.md: `python scripts/method_costs.py` writes it, `--check` compares."""
+"""What networks cost, a table of docs/methods.md: `python -m benchmarks.method_costs`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from train_default import CONV
 
+from benchmarks.pages import Part
+from mmedge.bundle import open_bundle
 from mmedge.edge.models.mamol import CHANNELS
 from mmedge.edge.models.network import Network
 from mmedge.edge.models.registry import build
 
-PAGE = Path("docs/methods.md")
-BEGIN, END = "<!-- costs: scripts/method_costs.py -->", "<!-- end of costs -->"
+PART = Part(
+    Path("docs/methods.md"),
+    "<!-- costs: benchmarks/method_costs.py -->",
+    "<!-- end of costs -->",
+    "python -m benchmarks.method_costs",
+)
 SIDE, CLASSES = 64, 7
 ROWS: Sequence[tuple[str, Mapping[str, Any]]] = (
     ("`dropout`", {"method": "dropout"}),
     ("`mamol`", {"method": "mamol"}),
-    ("`mamol`, as `mamol-conv`", CONV),
+    ("`mamol`, as `mamol-conv`", open_bundle("mamol-conv").item["properties"]["mlm:hyperparameters"]),
     ("`mars`", {"method": "mars"}),
     ("`mars`, per pixel", {"method": "mars", "options": {"routing": "pixel"}}),
     ("`dymo`", {"method": "dymo"}),
@@ -32,9 +35,8 @@ ROWS: Sequence[tuple[str, Mapping[str, Any]]] = (
 
 
 def block() -> str:
-    """Everything between the markers, both included."""
     head = ("method", "encoder", "parameters", "all sensors", "SAR alone", "all, mixed")
-    lines = [BEGIN, row(head), row(["---"] * len(head))]
+    lines = [row(head), row(["---"] * len(head))]
     for name, recipe in ROWS:
         network = build({"encoder": "unet", **recipe, "channels": CHANNELS, "classes": CLASSES})
         network.requires_grad_(False)
@@ -46,7 +48,7 @@ def block() -> str:
         )
         encoder = f"`{network.recipe['encoder']}`"
         lines.append(row([name, encoder, count(parameters), *(f"{cost / 1e3:.0f}" for cost in costs)]))
-    return "\n".join([*lines, END])
+    return "\n".join(lines)
 
 
 def operations(network: Network, sensors: Sequence[str], *, uniform: bool) -> float:
@@ -66,17 +68,5 @@ def row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 where the table is stale")
-    args = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    made = before + block() + rest.partition(END)[2]
-    if args.check:
-        sys.exit(f"stale: {PAGE}; run `python scripts/method_costs.py`" if made != text else 0)
-    PAGE.write_text(made, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    PART.main(__doc__, block)
