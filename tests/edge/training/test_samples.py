@@ -9,7 +9,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from mmedge.bundle import builtin_bundles, open_bundle
 from mmedge.edge.training.batches import Sampler, TrainingSet, turn
+from mmedge.edge.training.card import training_of
 from mmedge.edge.training.missingness import Holes, patterns, read_cloud_masks
 from mmedge.edge.training.samples import (
     CLASS_VALUES,
@@ -143,3 +145,10 @@ def test_world_pixels_are_read_in_our_units() -> None:
     vv = world.data["sar"][..., 0][world.usable["sar"]]
     assert -25 < np.median(vv) < -5
     assert world.data["optical"].shape[1:] == (12, 9)
+
+
+@needs_data
+@pytest.mark.parametrize("name", builtin_bundles())
+def test_bundles_that_ship_say_which_squares_trained_them(name: str) -> None:
+    wanted = [training_of(DATA / "open/terramesh" / scene) for scene in BLOCKS]
+    assert open_bundle(name).item["properties"]["mmedge:training"] == {"scenes": wanted}
