@@ -122,9 +122,7 @@ def open_scene(
             hint=f"`--source optical={file}` (or sar, elevation); where that is not enough, `--bands optical=B02,...`",
         )
     by_name = {m.name: m for m in wanted}
-    for name in options.unit:
-        if name in by_name and by_name[name].unit != "dB":
-            raise UsageError(f"`--unit {name}`: only radar is stored in dB, linear or amplitude", hint="--unit sar=dB")
+    _check_units(options, by_name)
     crs = crs_given(options)
     if chosen:
         reference = reference_grid(chosen, found.files, by_name, options.reference)
@@ -154,6 +152,12 @@ def open_scene(
     sources = {m.name: sources[m.name] for m in wanted if m.name in sources}
     said = list(dict.fromkeys([*warnings, *about]))
     return Scene(name=found.name, grid=reference, sources=sources, warnings=said, about=about)
+
+
+def _check_units(options: SceneOptions, modalities: Mapping[str, Modality]) -> None:
+    for name in options.unit:
+        if name in modalities and modalities[name].unit != "dB":
+            raise UsageError(f"`--unit {name}`: only radar is stored in dB, linear or amplitude", hint="--unit sar=dB")
 
 
 def _unused(options: SceneOptions, found: Found, wanted: Sequence[Modality]) -> list[str]:

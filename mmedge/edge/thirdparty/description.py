@@ -207,7 +207,5 @@ def _whole(value: Any, what: str) -> int | None:
 
 
 def _known(fields: Mapping[str, Any], keys: set[str], what: str) -> None:
-    if not isinstance(fields, Mapping):
-        raise UsageError(f"{what} is no mapping", hint=SHOWN)
-    if unknown := sorted(set(map(str, fields)) - keys):
+    if unknown := sorted(set(map(str, _mapping(fields, what))) - keys):
         raise UsageError(f"{what} has no field `{unknown[0]}`", hint=f"known are {', '.join(sorted(keys))}")
