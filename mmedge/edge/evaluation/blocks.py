@@ -99,16 +99,16 @@ def deal_scenes(
     """
     earlier = _earlier(grids, fixed)
     whole = [Blocks(grid=g, block_px=g.rows + g.cols, parts=np.zeros((1, 1), np.uint8)) for g in grids]
-    shared = [_most(_known(whole, grid, earlier[i]) > 0, block_px) for i, grid in enumerate(grids)]
+    shared = [_largest([whole[j].on(grid) for j in earlier[i]], grid, block_px) > 0 for i, grid in enumerate(grids)]
     dealt = _deal(labels, fixed, shared, block_px, shares, classes, seed)
     found = [Blocks(grid=grid, block_px=block_px, parts=parts) for grid, parts in zip(grids, dealt, strict=True)]
     left = list(labels)
     for i, before in earlier.items():
+        others = [found[j].on(grids[i]) for j in before]
         if fixed[i] is None:
-            found[i].parts[shared[i]] = _most(_known(found, grids[i], before), block_px)[shared[i]] - 1
+            found[i].parts[shared[i]] = _largest(others, grids[i], block_px)[shared[i]] - 1
         mine = found[i].pixels()
-        for j in before:
-            other = found[j].on(grids[i])
+        for other in others:
             left[i] = np.where((other != ELSEWHERE) & (other != mine), labels[i].dtype.type(-1), left[i])
     return found, left
 
@@ -126,18 +126,16 @@ def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
     return one[1] < other[3] and other[1] < one[3] and (crosses or (one[0] < other[2] and other[0] < one[2]))
 
 
-def _known(blocks: Sequence[Blocks], grid: Grid, which: Sequence[int]) -> Parts:
-    """1 + the part that some scenes give each pixel of a grid (rows, cols), the largest of several; 0: none does."""
-    known = np.zeros(grid.shape, np.uint8)
-    for i in which:
-        known = np.maximum(known, blocks[i].on(grid) + np.uint8(1))  # ELSEWHERE wraps around to 0
-    return known
+def _largest(known: Sequence[Parts], grid: Grid, block_px: int) -> Parts:
+    """1 + the largest part that each square (block rows, block cols) has in other scenes; 0 where it lies in none.
 
-
-def _most(pixels: npt.NDArray[Any], block_px: int) -> npt.NDArray[Any]:
-    """The largest value in each square (block rows, block cols)."""
-    rows, cols = (np.arange(0, n, block_px) for n in pixels.shape)
-    largest: npt.NDArray[Any] = np.maximum.reduceat(np.maximum.reduceat(pixels, rows, axis=0), cols, axis=1)
+    known: those scenes' parts of the pixels of `grid`.
+    """
+    most = np.zeros(grid.shape, np.uint8)
+    for parts in known:
+        most = np.maximum(most, parts + np.uint8(1))  # ELSEWHERE wraps around to 0
+    rows, cols = (np.arange(0, n, block_px) for n in grid.shape)
+    largest: Parts = np.maximum.reduceat(np.maximum.reduceat(most, rows, axis=0), cols, axis=1)
     return largest
 
 
