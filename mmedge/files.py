@@ -46,7 +46,7 @@ def written_whole(target: Path, *, also: Errors = ()) -> Iterator[Path]:
 
 @contextmanager
 def written_together(targets: Sequence[Path], *, also: Errors = ()) -> Iterator[tuple[Path, ...]]:
-    """The same for several files of one folder: they get their names in this order, all or none."""
+    """The same for several files: they get their names in this order, all or none."""
     parts = tuple(map(part_of, targets))
     failures: Errors = (OSError, *also)
     try:
@@ -100,7 +100,8 @@ def publish(targets: Sequence[Path]) -> None:
     finally:
         for target in targets:
             kept_part_of(target).unlink(missing_ok=True)
-    _sync_folder(targets[-1].parent)
+    for folder in {target.parent for target in targets}:
+        _sync_folder(folder)
 
 
 def _keep(target: Path) -> None:
