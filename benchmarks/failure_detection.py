@@ -1,9 +1,9 @@
 """Precision and recall of sensor-failure detection, on real failures and on injected ones of known position.
 
     python benchmarks/failure_detection.py --data ../shared/data
-    python benchmarks/failure_detection.py --page     # the page again, from the stored figures
+    python -m benchmarks.failure_page    # the page, from the stored figures
 
-Writes docs/results/failure_detection.json and .md. Scenes under restricted/ are only evaluated here, never copied.
+Writes docs/results/failure_detection.json. Scenes under restricted/ are only evaluated here, never copied.
 """
 
 from __future__ import annotations
@@ -275,13 +275,6 @@ def speed(data: Path) -> dict[str, Any]:
     return {"mpx": round(valid.size / 1e6, 2), "bands": 4, "seconds": round(seconds, 2), "cpu": platform.machine()}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    keys = list(rows[0])
-    lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
-    lines += [" | ".join("-" if row[k] is None else str(row[k]) for k in keys) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
 def _git(*words: str) -> str:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -289,39 +282,6 @@ def _git(*words: str) -> str:
 def commit() -> str:
     dirty = _git("status", "--porcelain", "--", "mmedge", "benchmarks")
     return _git("rev-parse", "HEAD") + (" and uncommitted changes" if dirty else "")
-
-
-def page(result: dict[str, Any]) -> str:
-    """The results in Markdown."""
-    claimed = ", ".join(f"`{cause}` {share:.2%}" for cause, share in result["clouds_taken_for"].items())
-    speed = result["speed"]
-    return f"""# Detection of sensor failures, measured
-
-`{result["command"]}`, commit {result["commit"]}, seeds {", ".join(map(str, result["seeds"]))}. Counts are pixels.
-
-## Injected, at known positions, into the four TerraMesh scenes (224 x 224 px)
-`false_alarm_rate`: of the pixels outside the injection, those given the injected cause. `good_pixels_lost`: of the same
-pixels, those lost to any cause.
-
-{table(result["injected"])}
-
-## Real failures
-
-{table(result["real"])}
-
-## Scenes without a known failure: usable pixels lost
-"Held out": looked at only after the thresholds were set. Restricted scenes are evaluated here, never copied.
-
-{table(result["clean"])}
-
-The SAR scenes above with 40 px cut off at each side in turn, for border noise that is not there:
-
-{table(result["cut_borders"])}
-
-Real cloud shapes (19), declared invalid, taken for: {claimed or "nothing"}.
-
-Speed of `survey`: {speed["mpx"]} Mpx of {speed["bands"]} bands in {speed["seconds"]} s on one {speed["cpu"]} machine.
-"""
 
 
 def measured(data: Path) -> dict[str, Any]:
@@ -343,16 +303,10 @@ def measured(data: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/results")
-    parser.add_argument("--page", action="store_true", help="measure nothing, write the page from the stored figures")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results/failure_detection.json")
     options = parser.parse_args()
-    stored = options.out / "failure_detection.json"
-    if not options.page:
-        options.out.mkdir(parents=True, exist_ok=True)
-        stored.write_text(json.dumps(measured(options.data), indent=1) + "\n")
-    text = page(json.loads(stored.read_text()))
-    (options.out / "failure_detection.md").write_text(text)
-    print(text)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(measured(options.data), indent=1) + "\n")
 
 
 if __name__ == "__main__":
