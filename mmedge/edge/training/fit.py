@@ -14,12 +14,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
 from mmedge.edge.models.network import Network
+from mmedge.files import written_together
 
+STATE = "state.safetensors"
 Scores = dict[str, float]
 
 
@@ -74,7 +76,7 @@ def fit(
     """Train in place; afterwards `model` holds the averaged weights of the best validation. State goes to `folder`.
 
     `report` gets a line a validation, `logged` all of them so far, each with the mean loss since the one before. Raises
-    ValueError where `folder` holds a run of another configuration.
+    ValueError where `folder` holds a run of another configuration, OutputError where no state can be written.
     """
     optimiser = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
@@ -176,11 +178,10 @@ class _Run:
             return
         facts = {"config": asdict(self.config), "step": self.step, "stale": self.stale, "history": self.history}
         text = json.dumps(facts, indent=1)
-        # One file holds everything, so that a kill between two files cannot tear a state apart.
-        save_file(self._state(), self.folder / "state.part", {"facts": text})
-        (self.folder / "run.part").write_text(text, encoding="utf-8")
-        (self.folder / "state.part").replace(self.folder / "state.safetensors")
-        (self.folder / "run.part").replace(self.folder / "run.json")
+        # The state holds everything; run.json is for readers.
+        with written_together([self.folder / STATE, self.folder / "run.json"], also=(SafetensorError,)) as (state, run):
+            save_file(self._state(), state, {"facts": text})
+            run.write_text(text, encoding="utf-8")
 
     def _state(self) -> dict[str, Tensor]:
         kinds: dict[str, Mapping[str, Tensor]] = {
@@ -195,7 +196,7 @@ class _Run:
         return {name: t.clone(memory_format=torch.contiguous_format) for name, t in state.items()}
 
     def load(self) -> None:
-        path = self.folder / "state.safetensors"
+        path = self.folder / STATE
         if not path.is_file():
             return
         with safe_open(path, framework="pt") as file:

@@ -13,10 +13,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from mmedge.edge.models.network import Maps, Network  # noqa: E402
 from mmedge.edge.training.batches import TrainingSet  # noqa: E402
-from mmedge.edge.training.fit import fit  # noqa: E402
+from mmedge.edge.training.fit import _Run, fit  # noqa: E402
 from mmedge.edge.training.missingness import Holes  # noqa: E402
 from mmedge.edge.training.samples import LabelledScene, WorldPixels  # noqa: E402
 from mmedge.edge.training.terra import TerraConfig, TerraTask  # noqa: E402
+from mmedge.errors import OutputError  # noqa: E402
 
 SENSORS = ("sar",)
 CONFIG = TerraConfig(steps=8, draws=1, windows=2, world=0.0, check_every=4, learning_rate=0.05)
@@ -100,3 +101,20 @@ def test_a_run_of_another_configuration_is_refused(training: TrainingSet, tmp_pa
 def test_no_pickle_is_written(training: TrainingSet, tmp_path: Path) -> None:
     train(new(), training, CONFIG, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.json", "state.safetensors"]
+
+
+def test_a_full_disk_is_said_and_the_last_state_stays(training: TrainingSet, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits of a process are POSIX")
+    train(new(), training, CONFIG, tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    model = new()
+    run = _Run(model, torch.optim.AdamW(model.parameters()), tmp_path, CONFIG)
+    run.load()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"state\.safetensors|run\.json"):
+            run.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
