@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from textwrap import fill
 
 import numpy as np
 from benchmark_sets.variants import ABLATIONS
-from benchmark_tables import TABLES, Table, by_seed
-from results import OPEN, cell, table
+from benchmark_tables import SHIPPED, TABLES, Table, by_seed
+from page import OPEN, cell, table, wrapped
 from rows import Row
 
-NAMES = {"mamol": "MaMOL, two stages", "mars": "MARS", "dymo": "DyMo"}
-SHOWN = tuple(t for t in TABLES if t.short)
+NAMES = {"mamol": SHIPPED, "mars": "MARS", "dymo": "DyMo"}
+SHOWN = tuple(t for t in TABLES if t.taken_apart)
 # A line: what is different, the method whose row it is taken from, and the part of the row's scores.
 Line = tuple[str, str, str]
 FUSED = ("everything recovered is fused (impute-all)", "dymo", "impute-all")
@@ -95,7 +94,3 @@ def parts_off(rows: list[Row]) -> str:
     for method, name in NAMES.items():
         parts += [f"### {name}", method_table(rows, method), wrapped(verdict(rows, method))]
     return "\n\n".join(parts)
-
-
-def wrapped(text: str) -> str:
-    return fill(text, 120, break_long_words=False, break_on_hyphens=False)

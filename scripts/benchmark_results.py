@@ -11,30 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from benchmark_ablations import parts_off, wrapped
-from benchmark_tables import TABLES, Table, means, scores
-from results import OPEN, cell, table
+from benchmark_ablations import parts_off
+from benchmark_summary import which_to_take
+from benchmark_tables import LINES, METHODS, SHIPPED, TABLES, Table, gain, means, ranking, scores
+from page import OPEN, cell, table, wrapped
 from rows import Row, read_rows
 
 ROWS, PAGE = Path("docs/results/benchmark_rows.json"), Path("docs/results/benchmarks.md")
-SHIPPED = "MaMOL, two stages"
-# A line of a table: its name, the method whose row it is taken from, and the part of the row's scores.
-LINES = (
-    ("gradient-boosted trees", "trees", "test"),
-    ("zero fill", "zero-fill", "test"),
-    ("mean fill", "mean-fill", "test"),
-    ("modality dropout", "dropout", "test"),
-    (SHIPPED, "mamol", "test"),
-    ("MARS", "mars", "test"),
-    ("MARS, its own route trained too (ours)", "mars:deployed", "test"),
-    ("MARS, oracle: routed by the true residual", "mars", "oracle"),
-    ("DyMo", "dymo", "test"),
-    ("DyMo, discard: nothing recovered", "dymo", "discard"),
-    ("impute-all: everything recovered is believed", "dymo", "impute-all"),
-    ("DyMo, oracle: best subset by the label", "dymo", "oracle"),
-    ("specialists: one network an availability", "specialists", "test"),
-)
-METHODS = {"mamol": "MaMOL", "mars": "MARS", "mars:deployed": "MARS with its own route trained", "dymo": "DyMo"}
 
 
 def lines(rows: list[Row], shown: Table) -> str:
@@ -56,15 +39,10 @@ def lines(rows: list[Row], shown: Table) -> str:
 
 def verdict(rows: list[Row], shown: Table) -> str:
     """What the seeds that were run say of the methods, and nothing beyond."""
-    ranked = {}
-    for name, method, part in LINES:
-        mine = means(rows, shown, method)
-        if mine and part == "test" and method != "specialists":
-            ranked[name] = float(np.mean(mine))
+    ranked = ranking(rows, shown)
     if len(ranked) < 2:
         return "No method can be compared yet: rows are open."
-    choose = max if shown.better == "higher" else min
-    best = choose(ranked, key=lambda name: ranked[name])
+    best = next(iter(ranked))
     said = [
         f"Best mean over availabilities among the {len(ranked)} methods that were run: {best} ({ranked[best]:.3f})."
     ]
@@ -79,17 +57,6 @@ def advice(rows: list[Row], shown: Table, best: str) -> list[str]:
         return []
     instead = "no other is better, though" if best == SHIPPED else f"take {best}"
     return [f"MaMOL, which ships, does not beat modality dropout by more than one standard deviation here: {instead}."]
-
-
-def gain(rows: list[Row], shown: Table, method: str) -> tuple[float, float | None] | None:
-    """How much better than modality dropout, and the larger of both standard deviations; None: not run, one seed."""
-    mine, dropout = (means(rows, shown, m) for m in (method, "dropout"))
-    if not mine or not dropout:
-        return None
-    sign = 1 if shown.better == "higher" else -1
-    several = min(len(mine), len(dropout)) > 1
-    spread = float(max(np.std(mine, ddof=1), np.std(dropout, ddof=1))) if several else None
-    return sign * float(np.mean(mine) - np.mean(dropout)), spread
 
 
 def against_dropout(rows: list[Row], shown: Table, method: str) -> str:
@@ -152,6 +119,8 @@ nobody knows when mapping; they show the room that is left. `worst`: of the avai
 below the tables are made from the rows too.
 
 {conditions(rows)}
+
+{which_to_take(rows)}
 
 {sections}
 """

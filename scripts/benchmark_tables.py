@@ -14,8 +14,8 @@ from rows import Row
 class Table:
     """What one protocol's table shows. `letters`: short names of the sensors; `reference`: figures of others' runs.
 
-    `short`: the benchmark's name where methods are taken apart; without one they are not, there. `leaks`: test and
-    training share too much for advice.
+    `short`: the benchmark's name in a column. `taken_apart`: methods are, there. `leaks`: test and training share too
+    much for advice.
     """
 
     benchmark: str
@@ -24,10 +24,11 @@ class Table:
     score: str
     letters: Mapping[str, str]
     text: str
+    short: str
     tested: tuple[str, ...] = ()
     reference: Mapping[str, float] | None = None
     better: str = "higher"
-    short: str = ""
+    taken_apart: bool = False
     leaks: bool = False
 
     @property
@@ -37,12 +38,32 @@ class Table:
         return self.tested or tuple(every)
 
 
+SHIPPED = "MaMOL, two stages"
+# A line of a table: its name, the method whose row it is taken from, and the part of the row's scores.
+LINES = (
+    ("gradient-boosted trees", "trees", "test"),
+    ("zero fill", "zero-fill", "test"),
+    ("mean fill", "mean-fill", "test"),
+    ("modality dropout", "dropout", "test"),
+    (SHIPPED, "mamol", "test"),
+    ("MARS", "mars", "test"),
+    ("MARS, its own route trained too (ours)", "mars:deployed", "test"),
+    ("MARS, oracle: routed by the true residual", "mars", "oracle"),
+    ("DyMo", "dymo", "test"),
+    ("DyMo, discard: nothing recovered", "dymo", "discard"),
+    ("impute-all: everything recovered is believed", "dymo", "impute-all"),
+    ("DyMo, oracle: best subset by the label", "dymo", "oracle"),
+    ("specialists: one network an availability", "specialists", "test"),
+)
+METHODS = {"mamol": "MaMOL", "mars": "MARS", "mars:deployed": "MARS with its own route trained", "dymo": "DyMo"}
+
 OMBRIA = {"s1": "S1", "s2": "S2"}
 TABLES = (
     Table(
         benchmark="ombria",
         protocol="published",
         short="OMBRIA",
+        taken_apart=True,
         title="OMBRIA, published split: IoU of flood",
         score="flood_iou",
         letters=OMBRIA,
@@ -53,6 +74,7 @@ TABLES = (
     Table(
         benchmark="ombria",
         protocol="events",
+        short="OMBRIA by event",
         title="OMBRIA, four folds by event inside the training chips: IoU of flood",
         score="flood_iou",
         letters=OMBRIA,
@@ -63,6 +85,7 @@ TABLES = (
         benchmark="idtrees",
         protocol="plots",
         short="IDTReeS",
+        taken_apart=True,
         title="IDTReeS, five folds by group of plots: overall accuracy, eight species",
         score="oa",
         letters={"hsi": "HSI", "chm": "CHM", "rgb": "RGB"},
@@ -73,6 +96,7 @@ TABLES = (
         benchmark="houston2013",
         protocol="official",
         short="Houston 2013",
+        taken_apart=True,
         title="Houston 2013: trained with spectra and LiDAR, tested without spectra: overall accuracy",
         score="oa",
         letters={"hsi": "HSI", "lidar": "LiDAR"},
@@ -83,6 +107,7 @@ TABLES = (
     Table(
         benchmark="houston2013-random",
         protocol="random",
+        short="Houston 2013, leaking",
         title="Houston 2013 by MaMOL's own protocol, which leaks: overall accuracy",
         score="oa",
         letters={"hsi": "HSI", "lidar": "LiDAR"},
@@ -96,6 +121,7 @@ TABLES = (
         benchmark="algae",
         protocol="published",
         short="algae (RMSE)",
+        taken_apart=True,
         title="Presto's algae blooms, geographic split: RMSE of the severity (lower is better)",
         score="rmse",
         letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
@@ -107,6 +133,7 @@ TABLES = (
     Table(
         benchmark="fuel",
         protocol="published",
+        short="fuel (RMSE)",
         title="Presto's fuel moisture, by site: RMSE in per cent of moisture, ten classes (lower is better)",
         score="rmse",
         letters={"s1": "1", "s2": "2", "era5": "W", "srtm": "D"},
@@ -136,3 +163,24 @@ def scores(rows: list[Row], shown: Table, method: str, part: str = "test") -> li
 def means(rows: list[Row], shown: Table, method: str) -> list[float]:
     """Mean over the availabilities, for each seed."""
     return [float(np.mean([found[a] for a in shown.columns])) for found in scores(rows, shown, method)]
+
+
+def gain(rows: list[Row], shown: Table, method: str) -> tuple[float, float | None] | None:
+    """How much better than modality dropout, and the larger of both standard deviations; None: not run, one seed."""
+    mine, dropout = (means(rows, shown, m) for m in (method, "dropout"))
+    if not mine or not dropout:
+        return None
+    sign = 1 if shown.better == "higher" else -1
+    several = min(len(mine), len(dropout)) > 1
+    spread = float(max(np.std(mine, ddof=1), np.std(dropout, ddof=1))) if several else None
+    return sign * float(np.mean(mine) - np.mean(dropout)), spread
+
+
+def ranking(rows: list[Row], shown: Table) -> dict[str, float]:
+    """Mean over availabilities and seeds of each line but the specialists, the best first; open ones are left out."""
+    found = {
+        name: float(np.mean(mine))
+        for name, method, part in LINES
+        if part == "test" and method != "specialists" and (mine := means(rows, shown, method))
+    }
+    return dict(sorted(found.items(), key=lambda item: item[1], reverse=shown.better == "higher"))

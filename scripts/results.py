@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from page import cell, table
 from rows import Row, read_rows
 
 ROWS, PAGE, README = (
@@ -41,20 +42,6 @@ KINDS = {
 }
 SCENES = {"282D_485L_3_3": "Brazil", "38D_378R_2_3": "Tanzania", "433D_629L_3_1": "Chile"}
 CHILE = "433D_629L_3_1"
-OPEN = "open"
-
-
-def cell(values: list[float]) -> str:
-    """Mean and, of several seeds, standard deviation; `open` where nothing was run."""
-    if not values:
-        return OPEN
-    shown = [np.mean(values), *([np.std(values, ddof=1)] if len(values) > 1 else [])]
-    return " ± ".join(f"{value:.3f}".removeprefix("0") for value in shown)
-
-
-def table(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def find(rows: list[Row], kind: str, left_out: str | None) -> list[Row]:

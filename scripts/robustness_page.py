@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
-from results import OPEN, cell, table
+from page import OPEN, cell, table, wrapped
 
 Row = dict[str, Any]
 ROWS, PAGE, PLOT = (Path("docs/results") / f"robustness.{kind}" for kind in ("json", "md", "svg"))
@@ -172,7 +171,3 @@ def _pen(bundle: str, way: str) -> str:
 
 def _y(value: float, low: float, high: float) -> float:
     return 24 + HEIGHT * (high - value) / (high - low)
-
-
-def wrapped(text: str) -> str:
-    return fill(text, 120, break_long_words=False, break_on_hyphens=False)

@@ -15,12 +15,13 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import benchmark_ablations  # noqa: E402
 import benchmark_results  # noqa: E402
+import benchmark_summary  # noqa: E402
 from benchmark_sets import houston2013, idtrees, ombria  # noqa: E402
 from benchmark_sets.examples import Benchmark, Budget, Split, folds_of, grouped  # noqa: E402
 from benchmark_sets.learn import figures, headline, rmse  # noqa: E402
 from benchmark_sets.trees import score_trees  # noqa: E402
 from benchmark_sets.variants import ABLATIONS, VARIANTS  # noqa: E402
-from results import cell  # noqa: E402
+from page import cell  # noqa: E402
 from rows import append_row, read_rows  # noqa: E402
 from score_benchmark import done, folder_of, run  # noqa: E402
 
@@ -187,6 +188,32 @@ def test_where_the_shipped_method_is_not_better_another_is_advised() -> None:
     assert "which ships" not in benchmark_results.verdict([*dropout, *rows("mamol", 0.6, 0.61)], shown)
     assert "which ships" not in benchmark_results.verdict([*dropout, *rows("mamol", 0.5)], shown)
     assert "which ships" not in benchmark_results.verdict([*dropout, *mamol, *mars], replace(shown, leaks=True))
+
+
+def test_the_summary_counts_wins_over_dropout_and_names_the_best() -> None:
+    tables = {t.short: t for t in benchmark_summary.SHOWN}
+
+    def rows(short: str, method: str, *scores: float) -> list[dict[str, object]]:
+        t = tables[short]
+        key = {"benchmark": t.benchmark, "protocol": t.protocol, "method": method}
+        found = [{a: {t.score: s} for a in t.columns} for s in scores]
+        return [{**key, "seed": i, "scores": {"test": f}} for i, f in enumerate(found)]
+
+    assert "rows are open" in benchmark_summary.which_to_take([])
+    oa = [
+        *rows("IDTReeS", "dropout", 0.4, 0.42),
+        *rows("IDTReeS", "dymo", 0.5, 0.52),
+        *rows("IDTReeS", "mars", 0.3, 0.32),
+    ]
+    rmse = [*rows("fuel (RMSE)", "dropout", 40.0, 42.0), *rows("fuel (RMSE)", "dymo", 30.0, 32.0)]
+    one = rows("Houston 2013", "dymo", 0.1)  # of one seed nobody knows the spread
+    text = " ".join(benchmark_summary.which_to_take([*oa, *rmse, *one]).split())
+    assert "MARS is better on 0 and worse on 1 of 1; DyMo is better on 2 and worse on 0 of 2." in text
+    assert "the first to try is DyMo." in text
+    assert "The best was DyMo on IDTReeS and Houston 2013 and fuel (RMSE)." in text
+    assert "**31.000 ± 1.414**" in text
+    specialists = benchmark_summary.which_to_take([*oa, *rows("IDTReeS", "specialists", 0.9, 0.9)])
+    assert "**.510 ± .014**" in specialists
 
 
 def test_a_cell_keeps_every_digit_before_the_point() -> None:
