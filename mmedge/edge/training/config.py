@@ -81,7 +81,10 @@ class SplitConfig(Section):
 
 
 class NetworkConfig(Section):
-    method: str = Field(default="mamol", description="mamol, mars, dymo, dropout, ...: see docs/methods.md")
+    method: str = Field(
+        default="mamol",
+        description="mamol, mars, dymo, dropout, ...: docs/methods.md; compared in docs/results/benchmarks.md",
+    )
     encoder: str = Field(default="unet", description="unet, vit, or galileo (Sentinel-2, Sentinel-1, relief alone)")
     options: dict[str, Any] = Field(default={}, description="of the method, such as {experts: 8, top_k: 3}")
     encoder_options: dict[str, Any] = Field(default={}, description="of the encoder, such as {depth: 2}")
