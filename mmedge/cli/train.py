@@ -31,6 +31,15 @@ def run(
     labels: o.Labels = None,
     field: o.Field = None,
     name: Annotated[str, typer.Option("--name", help="With --print-config: what to call the model.")] = "my-model",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of the run file set anew, such as network.method=dymo; repeat for more.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: o.Overwrite = False,
     dry_run: o.DryRun = False,
     strict: o.Strict = False,
@@ -50,13 +59,15 @@ def run(
         need(module)
     console = Console(quiet=quiet)
     if print_config:
-        print(_completed(file) if file else _template(scene, source, bands, labels, field, name))
+        if file is None and settings:
+            raise UsageError("--set changes a run file, and none is given", hint="mmedge train RUN.yaml --print-config")
+        print(_completed(file, settings) if file else _template(scene, source, bands, labels, field, name))
         return 0
     if file is None:
         raise UsageError("no run file given", hint="mmedge train --print-config > RUN.yaml")
     from mmedge.edge.training.config import read_config
 
-    config = read_config(file)
+    config = read_config(file, settings or ())
     if dry_run:
         plan = _plan(config, overwrite=overwrite)
         console.data(plan, "\n".join(f"{k}: {v}" for k, v in plan.items()), as_json=as_json)
@@ -70,12 +81,12 @@ def run(
     return 1 if strict and console.warned else 0
 
 
-def _completed(file: Path) -> str:
+def _completed(file: Path, settings: list[str] | None) -> str:
     """A run file with everything said that its scenes and labels say."""
     from mmedge.edge.training.config import print_config, read_config
     from mmedge.edge.training.scenes import complete
 
-    return print_config(complete(read_config(file)))
+    return print_config(complete(read_config(file, settings or ())))
 
 
 def _template(

@@ -197,6 +197,9 @@ def test_a_run_file_can_be_printed_complete(
     (tmp_path / "long.yaml").write_text(printed)
     assert run(["train", str(tmp_path / "long.yaml"), "--print-config"]) == 0
     assert capsys.readouterr().out == printed
+    assert run(["train", str(tmp_path / "long.yaml"), "--print-config", "--set", "name=other"]) == 0
+    assert capsys.readouterr().out == printed.replace("short", "other")
+    assert run(["train", "--print-config", "--set", "name=other"]) == 2
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(
@@ -229,13 +232,15 @@ def test_a_dry_run_of_evaluate_says_what_is_written(
 
 
 def test_a_dry_run_touches_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    (tmp_path / "run.yaml").write_text((folder / "run.yaml").read_text().replace("my-model", "another"))
-    assert run(["train", str(tmp_path / "run.yaml"), "--dry-run", "--json"]) == 0
+    settings = ["--set", "name=another", "--set", "network.method=mars"]
+    assert run(["train", "run.yaml", *settings, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["sensors"] == ["optical", "sar"]
+    assert plan["network"] == "mars on unet"
+    assert plan["writes"] == ["another", "another.run"]
     assert not (folder / "another").exists()
     assert not (folder / "another.run").exists()
 

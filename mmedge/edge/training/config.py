@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,8 +162,10 @@ class RunConfig(Section):
         return self.out or Path(self.name)
 
 
-def read_config(path: Path) -> RunConfig:
-    """A run file. Paths in it are relative to the current folder. Raises UsageError with the key that is wrong."""
+def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
+    """A run file, some of its keys set anew: `network.method=dymo`, `scenes.0.part=test`. Paths in it are relative to
+    the current folder. Raises UsageError with the key that is wrong.
+    """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as err:
@@ -171,10 +174,29 @@ def read_config(path: Path) -> RunConfig:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise UsageError(f"`{path}` is not YAML: {err}", hint=HINT) from None
+    for setting in settings:
+        _set(document, setting)
     try:
         return RunConfig.model_validate(document)
     except ValidationError as err:
         raise _explained(err, path) from None
+
+
+def _set(document: Any, setting: str) -> None:
+    """Put the value of KEY=VALUE where KEY says; the value is YAML."""
+    key, equals, text = setting.partition("=")
+    *parents, last = key.split(".")
+    try:
+        if not equals:
+            raise ValueError("no `=`")
+        value, place = yaml.safe_load(text), document
+        for parent in parents:
+            place = place.setdefault(parent, {}) if isinstance(place, dict) else place[int(parent)]
+        place[last if isinstance(place, dict) else int(last)] = value
+    except (yaml.YAMLError, ValueError, IndexError, TypeError) as err:
+        raise UsageError(
+            f"`--set {setting}` is not KEY=VALUE: {err}", hint=f"--set network.method=dymo; {HINT}"
+        ) from None
 
 
 def _explained(err: ValidationError, path: Path) -> UsageError:

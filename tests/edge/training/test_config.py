@@ -67,6 +67,32 @@ def test_a_mistake_is_named(change: dict[str, Any], message: str, hint: str, tmp
     assert caught.value.exit_code == 2
 
 
+def test_keys_are_set_anew(tmp_path: Path) -> None:
+    path = write(tmp_path, FULL)
+    settings = ["network.method=dymo", "seed=3", "split.shares=[0.5, 0.25, 0.25]", "scenes.1.part=train", "out=null"]
+    config = read_config(path, settings)
+    assert (config.network.method, config.seed, config.split.shares) == ("dymo", 3, (0.5, 0.25, 0.25))
+    assert [s.part for s in config.scenes] == ["test", "train"]
+    assert config.network.options == read_config(path).network.options
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("network.method", "not KEY=VALUE"),
+        ("name.more=1", "not KEY=VALUE"),
+        ("scenes.7.part=test", "not KEY=VALUE"),
+        ("scenes.first.part=test", "not KEY=VALUE"),
+        ("seed=[1", "not KEY=VALUE"),
+        ("network.methd=dymo", "unknown key `network.methd`"),
+        ("fit.steps=many", "`fit.steps`"),
+    ],
+)
+def test_a_setting_that_is_a_mistake_is_named(setting: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_config(write(tmp_path, FULL), [setting])
+
+
 def test_an_unknown_key_in_a_list_is_named(tmp_path: Path) -> None:
     scene = FULL["scenes"][0] | {"label": "x"}
     with pytest.raises(UsageError, match=r"unknown key `scenes\.0\.label`") as caught:
