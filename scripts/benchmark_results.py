@@ -44,7 +44,7 @@ def verdict(rows: list[Row], shown: Table) -> str:
         return "No method can be compared yet: rows are open."
     best = next(iter(ranked))
     said = [
-        f"Best mean over availabilities among the {len(ranked)} methods that were run: {best} ({ranked[best]:.3f})."
+        f"Best mean over availabilities among the {len(ranked)} methods with all seeds: {best} ({ranked[best]:.3f})."
     ]
     said += [text for method in METHODS if (text := against_dropout(rows, shown, method))]
     return " ".join([*said, *advice(rows, shown, best)])

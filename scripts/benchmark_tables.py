@@ -177,10 +177,13 @@ def gain(rows: list[Row], shown: Table, method: str) -> tuple[float, float | Non
 
 
 def ranking(rows: list[Row], shown: Table) -> dict[str, float]:
-    """Mean over availabilities and seeds of each line but the specialists, the best first; open ones are left out."""
+    """Mean over availabilities and seeds of each line but the specialists, the best first.
+
+    A line with fewer seeds than another is left out: it may be first by chance.
+    """
     found = {
-        name: float(np.mean(mine))
-        for name, method, part in LINES
-        if part == "test" and method != "specialists" and (mine := means(rows, shown, method))
+        name: means(rows, shown, method) for name, method, part in LINES if part == "test" and method != "specialists"
     }
-    return dict(sorted(found.items(), key=lambda item: item[1], reverse=shown.better == "higher"))
+    seeds = max(map(len, found.values()))
+    whole = {name: float(np.mean(mine)) for name, mine in found.items() if mine and len(mine) == seeds}
+    return dict(sorted(whole.items(), key=lambda item: item[1], reverse=shown.better == "higher"))

@@ -212,6 +212,8 @@ def test_the_summary_counts_wins_over_dropout_and_names_the_best() -> None:
     assert "the first to try is DyMo." in text
     assert "The best was DyMo on IDTReeS and Houston 2013 and fuel (RMSE)." in text
     assert "**31.000 ± 1.414**" in text
+    lucky = " ".join(benchmark_summary.which_to_take([*oa, *rows("IDTReeS", "mamol", 0.9)]).split())
+    assert "The best was DyMo on IDTReeS." in lucky  # one seed against two may be first by chance
     specialists = benchmark_summary.which_to_take([*oa, *rows("IDTReeS", "specialists", 0.9, 0.9)])
     assert "**.510 ± .014**" in specialists
 
