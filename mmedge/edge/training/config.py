@@ -185,18 +185,21 @@ def read_config(path: Path, settings: Sequence[str] = ()) -> RunConfig:
 def _set(document: Any, setting: str) -> None:
     """Put the value of KEY=VALUE where KEY says; the value is YAML."""
     key, equals, text = setting.partition("=")
+    hint = f"e.g. --set network.method=dymo; {HINT}"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise UsageError(f"`--set {setting}`: the value is not YAML: {err}", hint=hint) from None
+    if not equals:
+        raise UsageError(f"`--set {setting}` is not KEY=VALUE", hint=hint)
     *parents, last = key.split(".")
     try:
-        if not equals:
-            raise ValueError("no `=`")
-        value, place = yaml.safe_load(text), document
+        place = document
         for parent in parents:
             place = place.setdefault(parent, {}) if isinstance(place, dict) else place[int(parent)]
         place[last if isinstance(place, dict) else int(last)] = value
-    except (yaml.YAMLError, ValueError, IndexError, TypeError) as err:
-        raise UsageError(
-            f"`--set {setting}` is not KEY=VALUE: {err}", hint=f"--set network.method=dymo; {HINT}"
-        ) from None
+    except (ValueError, IndexError, TypeError):
+        raise UsageError(f"`--set {setting}`: the run file has no `{key}`", hint=hint) from None
 
 
 def _explained(err: ValidationError, path: Path) -> UsageError:
